@@ -131,25 +131,27 @@ def hash_numpy(ids: np.ndarray, bits: int) -> np.ndarray:
     """The reference: uint64 hash of integer ids under the 64 key bits."""
     with np.errstate(over="ignore"):
         z = ids.astype(np.uint64) + np.uint64(GOLDEN)
-        z = _mix_numpy(z) ^ np.uint64(bits)
-        return _mix_numpy(z + np.uint64(GOLDEN))
+        z = mix_numpy(z) ^ np.uint64(bits)
+        return mix_numpy(z + np.uint64(GOLDEN))
 
 
 def hash_torch(ids: Tensor, bits: int) -> Tensor:
     """As :func:`hash_numpy` on any device; int64 holds the same bits."""
-    z = _mix_torch(ids.long() + _signed(GOLDEN)) ^ _signed(bits)
-    return _mix_torch(z + _signed(GOLDEN))
+    z = mix_torch(ids.long() + signed(GOLDEN)) ^ signed(bits)
+    return mix_torch(z + signed(GOLDEN))
 
 
-def _mix_numpy(z: np.ndarray) -> np.ndarray:
+def mix_numpy(z: np.ndarray) -> np.ndarray:
+    """:func:`mix` on uint64 arrays."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(MIX1)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(MIX2)
     return z ^ (z >> np.uint64(31))
 
 
-def _mix_torch(z: Tensor) -> Tensor:
-    z = (z ^ _shift(z, 30)) * _signed(MIX1)
-    z = (z ^ _shift(z, 27)) * _signed(MIX2)
+def mix_torch(z: Tensor) -> Tensor:
+    """:func:`mix` on int64 tensors that hold the same bits, on any device."""
+    z = (z ^ _shift(z, 30)) * signed(MIX1)
+    z = (z ^ _shift(z, 27)) * signed(MIX2)
     return z ^ _shift(z, 31)
 
 
@@ -158,7 +160,8 @@ def _shift(z: Tensor, by: int) -> Tensor:
     return (z >> by) & ((1 << (64 - by)) - 1)
 
 
-def _signed(word: int) -> int:
+def signed(word: int) -> int:
+    """The int64 that holds the bits of an unsigned 64-bit word."""
     return word - (1 << 64) if word >= 1 << 63 else word
 
 

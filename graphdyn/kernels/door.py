@@ -1,0 +1,31 @@
+"""What every public kernel does before it runs: check, agree on a type, stay out of torch.compile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from graphdyn.errors import InputError
+
+F = TypeVar("F", bound=Callable)
+
+
+def same_type(name: str, *tensors: Tensor | None) -> tuple[torch.dtype, list[Tensor | None]]:
+    """The type to return (the first tensor's), and all tensors in the type to compute in."""
+    given = tensors[0].dtype
+    for tensor in tensors:
+        if tensor is not None and not tensor.is_floating_point():
+            raise InputError(f"{name} was given {tensor.dtype}; expected floating point.")
+    compute = given if given.itemsize >= 4 else torch.float32
+    return given, [t if t is None or t.dtype == compute else t.to(compute) for t in tensors]
+
+
+def expect(name: str, what: str, tensor: Tensor, shape: tuple[int | None, ...]) -> None:
+    """Raise :class:`InputError` unless the shape fits; ``None`` fits any size."""
+    if tensor.dim() == len(shape) and all(w in (None, n) for w, n in zip(shape, tensor.shape)):
+        return
+    wanted = ", ".join("*" if n is None else str(n) for n in shape)
+    raise InputError(f"{name}: {what} has shape {tuple(tensor.shape)}; expected ({wanted}).")
