@@ -213,13 +213,13 @@ class Graph:
         Masks of shape (N, K) hold K splits: the first is taken; use :func:`graphdyn.data.splits` for
         others. Labels of shape (N, 1) are flattened, (N, C) are multi-label.
         """
-        from graphdyn._interop import graph_from_pyg
+        from graphdyn.interop import graph_from_pyg
 
         return graph_from_pyg(data, name=name, **fields)
 
     def to_pyg(self) -> Data:
         """As a PyG ``Data`` with edge_index, x (sparse features become torch CSR), y and masks."""
-        from graphdyn._interop import graph_to_pyg
+        from graphdyn.interop import graph_to_pyg
 
         return graph_to_pyg(self)
 
@@ -230,13 +230,13 @@ class Graph:
         Node attributes ``x`` (vector) and ``y`` (class), and the edge attribute ``weight``, are read
         where present.
         """
-        from graphdyn._interop import graph_from_networkx
+        from graphdyn.interop import graph_from_networkx
 
         return graph_from_networkx(graph, **fields)
 
     def to_networkx(self) -> networkx.DiGraph:
         """As ``networkx.DiGraph`` (``MultiDiGraph`` with parallel edges), attributes x, y, weight."""
-        from graphdyn._interop import graph_to_networkx
+        from graphdyn.interop import graph_to_networkx
 
         return graph_to_networkx(self)
 

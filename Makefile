@@ -1,0 +1,48 @@
+# The same commands for people and for CI. The environment is made once, in $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+DATASET ?= csbm
+SEEDS ?= 5
+DEMO = runs/demo-$(DATASET)
+
+# Bags of words are normalised by row, as Kipf & Welling do; Gaussian features are not.
+FEATURES = $(if $(filter csbm,$(DATASET)),raw,row)
+TRAIN = $(BIN)/graphdyn train --dataset $(DATASET) --model gcn --features $(FEATURES) --seeds $(SEEDS)
+
+.PHONY: help demo test test-slow lint format bench clean
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed  ## train GCN with and without batch norm: a table, run folders, a picture (DATASET=cora for real data)
+	$(TRAIN) --norm none --out $(DEMO)/gcn
+	$(TRAIN) --norm batch --out $(DEMO)/gcn-batch-norm
+	$(BIN)/graphdyn report $(DEMO)/gcn $(DEMO)/gcn-batch-norm --png $(DEMO)/curves.png
+
+test: $(VENV)/installed  ## all quick tests
+	$(BIN)/pytest
+
+test-slow: $(VENV)/installed  ## the tests that take minutes
+	$(BIN)/pytest -m slow
+
+lint: $(VENV)/installed  ## ruff (with docstring rules), format, pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/installed  ## let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/installed  ## speed against peers, side by side; JSON in benchmarks/results
+	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/epoch.py
+
+clean:  ## remove the environment and caches, not the runs
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,112 @@
+"""graphdyn: see how a graph neural network learns, and make it learn faster.
+
+The public door, in the order of the flow. Names are loaded on first use, so that importing the package, and
+``graphdyn --help``, cost nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphdyn.batch import Batch, Block, full_batch
+    from graphdyn.config import Config
+    from graphdyn.data import load, row_normalize
+    from graphdyn.errors import GraphdynError, InputError
+    from graphdyn.evaluation import evaluate, predict
+    from graphdyn.graph import Graph, Propagation, Split
+    from graphdyn.keys import Key
+    from graphdyn.loss import node_loss
+    from graphdyn.models import (
+        APPNP,
+        GAT,
+        GCN,
+        GCNII,
+        MLP,
+        SAGE,
+        SGC,
+        GATv2,
+        build,
+        label_propagation,
+    )
+    from graphdyn.optim import build_optimizer, build_schedule
+    from graphdyn.runner import run
+    from graphdyn.sparse import CSC, Sparse
+    from graphdyn.step import Step, full_batches, train
+
+_HOME = {
+    "errors": ("GraphdynError", "InputError"),
+    "sparse": ("CSC", "Sparse"),
+    "keys": ("Key",),
+    "graph": ("Graph", "Propagation", "Split"),
+    "data": ("load", "row_normalize"),
+    "batch": ("Batch", "Block", "full_batch"),
+    "models": (
+        "APPNP",
+        "GAT",
+        "GATv2",
+        "GCN",
+        "GCNII",
+        "MLP",
+        "SAGE",
+        "SGC",
+        "build",
+        "label_propagation",
+    ),
+    "loss": ("node_loss",),
+    "optim": ("build_optimizer", "build_schedule"),
+    "step": ("Step", "full_batches", "train"),
+    "evaluation": ("evaluate", "predict"),
+    "config": ("Config",),
+    "runner": ("run",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "GraphdynError",
+    "InputError",
+    "CSC",
+    "Sparse",
+    "Key",
+    "Graph",
+    "Propagation",
+    "Split",
+    "load",
+    "row_normalize",
+    "Batch",
+    "Block",
+    "full_batch",
+    "APPNP",
+    "GAT",
+    "GATv2",
+    "GCN",
+    "GCNII",
+    "MLP",
+    "SAGE",
+    "SGC",
+    "build",
+    "label_propagation",
+    "node_loss",
+    "build_optimizer",
+    "build_schedule",
+    "Step",
+    "full_batches",
+    "train",
+    "evaluate",
+    "predict",
+    "Config",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'graphdyn' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"graphdyn.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,7 @@
+"""``python -m graphdyn``."""
+
+import sys
+
+from graphdyn.cli import main
+
+sys.exit(main())

@@ -1,0 +1,145 @@
+"""The command line: train, report, data, doctor. Loads nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from graphdyn.config import Config
+from graphdyn.errors import GraphdynError, InputError, Interrupted, unknown
+
+USAGE = """\
+usage: graphdyn COMMAND [OPTIONS]
+
+See how a graph neural network learns.
+
+  train    train a model on a data set over several seeds, and record it
+  report   table and curves of one or more run folders
+  data     list | info NAME | get NAME | verify NAME
+  doctor   what this installation can do: versions, threads, devices, data
+
+graphdyn COMMAND --help lists the options of a command."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Words after the program's name; by default those of the process.
+
+    Returns:
+        Exit code: 0 done, 1 the work failed, 2 bad input, 130 interrupted.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if args else 2
+    try:
+        if args[0] == "--version":
+            _version()
+        elif args[0] in COMMANDS:
+            COMMANDS[args[0]](args[1:])
+        else:
+            raise unknown("command", args[0], COMMANDS)
+    except Interrupted as error:
+        return _fail(error, 130)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from the last checkpoint.", 130)
+    except GraphdynError as error:
+        return _fail(error, 2 if isinstance(error, InputError) else 1)
+    return 0
+
+
+def _fail(reason: object, code: int) -> int:
+    print(f"graphdyn: {reason}", file=sys.stderr)
+    return code
+
+
+def _version() -> None:
+    from importlib.metadata import version
+
+    print(f"graphdyn {version('graphdyn')}")
+
+
+def _train(args: list[str]) -> None:
+    config = parse_config(args)
+    from graphdyn.report.tables import print_runs
+    from graphdyn.runner import run
+
+    run(config)
+    print_runs([config.folder])
+
+
+def parse_config(args: Sequence[str]) -> Config:
+    """Flags over the TOML file named by ``--config`` over the defaults.
+
+    Args:
+        args: Words after ``graphdyn train``.
+
+    Raises:
+        InputError: If the file or a value does not fit.
+        SystemExit: With code 2 if a flag does not parse, 0 after ``--help``.
+    """
+    import tyro
+
+    # abbreviations stay off: `--seed 3` must not quietly mean `--seeds 3`
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=Path)
+    known, rest = parser.parse_known_args(args)
+    base = Config.from_toml(known.config) if known.config else Config()
+    return tyro.cli(
+        Config,
+        prog="graphdyn train",
+        args=rest,
+        default=base,
+        description="Train a model over several seeds and record it; --config FILE.toml gives defaults.",
+    )
+
+
+def _report(args: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "graphdyn report", description="Table and curves of one or more run folders."
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--png", type=Path, help="where the curves go (default: RUN/curves.png)")
+    options = parser.parse_args(args)
+    from graphdyn.report.figures import draw_curves
+    from graphdyn.report.tables import print_runs
+
+    print_runs(options.runs)
+    print(f"curves: {draw_curves(options.runs, options.png)}")
+
+
+def _data(args: list[str]) -> None:
+    parser = argparse.ArgumentParser("graphdyn data", description="Data sets and their raw files.")
+    parser.add_argument("action", choices=("list", "info", "get", "verify"))
+    parser.add_argument("name", nargs="?", help="data set, for info, get and verify")
+    parser.add_argument("--data-root", type=Path, help="folder of raw files")
+    options = parser.parse_args(args)
+    from graphdyn.report import catalogue
+
+    if options.action == "list":
+        catalogue.print_list(options.data_root)
+    elif options.name is None:
+        raise InputError(f"graphdyn data {options.action} needs the name of a data set.")
+    else:
+        getattr(catalogue, f"print_{options.action}")(options.name, options.data_root)
+
+
+def _doctor(args: list[str]) -> None:
+    parser = argparse.ArgumentParser("graphdyn doctor", description="What this installation can do.")
+    parser.add_argument("--data-root", type=Path, help="folder of raw files")
+    options = parser.parse_args(args)
+    from graphdyn.report.doctor import print_doctor
+
+    print_doctor(options.data_root)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": _train,
+    "report": _report,
+    "data": _data,
+    "doctor": _doctor,
+}

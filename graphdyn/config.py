@@ -1,0 +1,210 @@
+"""Config: everything that decides a run, as one flat frozen dataclass; flags, TOML and Python agree.
+
+Imports nothing heavy: the command line must answer before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from graphdyn.errors import InputError, unknown
+
+# What says where and how often to write, not what to compute: two runs that differ only here are the same.
+EXECUTION_ONLY = frozenset({"out", "data_root", "checkpoint_seconds"})
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run: a model on a data set, over several seeds.
+
+    Fields that are ``None`` take the default of the data set, model, optimiser or schedule they belong to.
+    """
+
+    dataset: str = "cora"
+    """Data set name (`graphdyn data list`)."""
+    split: str | None = None
+    """Split name; a family such as geom-gcn or random-20x500x1000 takes another member each seed."""
+    features: Literal["raw", "row"] = "raw"
+    """row: divide each node's features by their sum, as Kipf & Welling and PyG's NormalizeFeatures do."""
+    data_root: Path | None = None
+    """Folder of raw files; else $GRAPHDYN_DATA, else the user's cache folder."""
+
+    model: str = "gcn"
+    """mlp, sgc, gcn, sage, gat, gatv2, gcnii or appnp."""
+    hidden: int = 64
+    """Width of hidden layers (per head for gat)."""
+    layers: int = 2
+    """Message-passing layers (for mlp and appnp: dense layers)."""
+    norm: str = "none"
+    """none, batch, layer, graph or pair."""
+    skip: str = "none"
+    """none, identity, linear, dense-cat, dense-max or initial."""
+    order: str = "post"
+    """post: conv, norm, activation; pre: norm, activation, conv."""
+    activation: str = "relu"
+    """relu, elu or none (the linear GNN)."""
+    head: str | None = None
+    """conv: the last convolution gives the classes; linear: a linear layer after the last one."""
+    dropout: float = 0.5
+    """On hidden states."""
+    input_dropout: float = 0.0
+    """On features."""
+    edge_dropout: float = 0.0
+    """On edge values, or on attention coefficients."""
+    model_options: dict[str, Any] = field(default_factory=dict)
+    """What only this model takes, for example: heads 8, aggregator max, alpha 0.1, theta 0.5, hops 10."""
+
+    optimizer: str = "adam"
+    """Any optimiser of torch.optim that needs no closure."""
+    lr: float = 0.01
+    """Learning rate."""
+    weight_decay: float = 5e-4
+    """Weight decay of every parameter group not named below."""
+    weight_decay_for: dict[str, float] = field(default_factory=dict)
+    """Weight decay by parameter group, for example: first 5e-4 (Kipf & Welling decay only that one)."""
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
+    """Other arguments of the optimiser, for example: momentum 0.9."""
+    schedule: str | None = None
+    """Any scheduler of torch.optim.lr_scheduler by name, stepped once an epoch."""
+    schedule_options: dict[str, Any] = field(default_factory=dict)
+    """Its arguments, for example: T_max 200."""
+
+    epochs: int = 200
+    """Most epochs a seed."""
+    patience: int | None = None
+    """Stop after this many evaluations without a better validation value; None: never."""
+    select: Literal["metric", "loss"] = "metric"
+    """What on the validation nodes picks the epoch that is reported; the first of equals wins."""
+    evaluate_every: int = 1
+    """Epochs between evaluations."""
+    seeds: int = 1
+    """How many seeds."""
+    first_seed: int = 0
+    """The first seed; the others follow."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: autocast; parameters stay float32."""
+    deterministic: bool = False
+    """Ask torch for deterministic algorithms, and fail where there is none."""
+    threads: int | None = None
+    """CPU threads; None: torch's own choice."""
+
+    out: Path | None = None
+    """Run folder; None: runs/<dataset>-<model>-<id>."""
+    checkpoint_seconds: float = 30.0
+    """Seconds between checkpoints; 0: every epoch."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def canonical(self) -> dict[str, Any]:
+        """The configuration as plain JSON values, in field order."""
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in asdict(self).items()
+        }
+
+    @property
+    def id(self) -> str:
+        """First 16 hex digits of the SHA-256 of everything that decides the numbers."""
+        identity = {k: v for k, v in self.canonical().items() if k not in EXECUTION_ONLY}
+        text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """Where another canonical configuration decides otherwise, as ``name: theirs -> ours``."""
+        return [
+            f"{name}: {other.get(name)!r} -> {value!r}"
+            for name, value in self.canonical().items()
+            if name not in EXECUTION_ONLY and other.get(name) != value
+        ]
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is written."""
+        return self.out or Path("runs") / f"{self.dataset}-{self.model}-{self.id[:8]}"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], base: Config | None = None) -> Config:
+        """A configuration from plain values, over ``base`` or the defaults.
+
+        Raises:
+            InputError: If a name is unknown or a value has the wrong type.
+        """
+        names = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise unknown("configuration field", name, names)
+        paths = {k: Path(v) for k, v in values.items() if k in {"data_root", "out"} and v is not None}
+        return replace(base or cls(), **{**values, **paths})
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Config:
+        """A configuration from a TOML file with the field names of this class at its top level.
+
+        Raises:
+            InputError: If the file cannot be read or does not fit.
+        """
+        try:
+            return cls.from_dict(tomllib.loads(Path(path).read_text()))
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}.") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is not valid TOML: {error}.") from None
+
+
+_AT_LEAST_ONE = ("hidden", "layers", "epochs", "evaluate_every", "seeds")
+_PROBABILITIES = ("dropout", "input_dropout", "edge_dropout")
+_CHOICES = {
+    "features": ("raw", "row"),
+    "select": ("metric", "loss"),
+    "precision": ("float32", "bfloat16"),
+}
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "Path": (Path,),
+    "dict": (dict,),
+    "Literal": (str,),
+}
+
+
+def _check(config: Config) -> None:
+    for spec in fields(config):
+        _check_type(spec.name, str(spec.type), getattr(config, spec.name))
+    for name in _AT_LEAST_ONE:
+        if getattr(config, name) < 1:
+            raise InputError(f"{name} is {getattr(config, name)}; it must be at least 1.")
+    for name in _PROBABILITIES:
+        if not 0 <= getattr(config, name) < 1:
+            raise InputError(f"{name} is {getattr(config, name)}; it must lie in [0, 1).")
+    for name, known in _CHOICES.items():
+        if getattr(config, name) not in known:
+            raise unknown(name, getattr(config, name), known)
+    if not config.lr > 0 or config.lr == float("inf"):
+        raise InputError(f"lr is {config.lr}; it must be positive and finite.")
+    if not 0 <= config.first_seed < 2**31:
+        raise InputError(f"first_seed is {config.first_seed}; it must lie in 0..2^31 - 1.")
+    if config.patience is not None and config.patience < 1:
+        raise InputError(f"patience is {config.patience}; it must be at least 1, or absent.")
+    if config.threads is not None and config.threads < 1:
+        raise InputError(f"threads is {config.threads}; it must be at least 1, or absent.")
+
+
+def _check_type(name: str, annotation: str, value: Any) -> None:
+    """TOML and Python callers get the same sentence as the command line would give."""
+    if value is None and "None" in annotation:
+        return
+    kinds = _KINDS[annotation.split("[")[0].split(" ")[0]]
+    wrong_bool = isinstance(value, bool) and bool not in kinds
+    if wrong_bool or not isinstance(value, kinds):
+        raise InputError(f"{name} is {value!r}; expected {annotation}.")

@@ -1,0 +1,111 @@
+"""What every architecture does with a block: aggregate, drop edges, cut to the targets.
+
+Shapes: a block has S sources, D targets, E edges; features are F wide and leave C wide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from graphdyn.batch import Block
+from graphdyn.graph import Features
+from graphdyn.kernels import dropout, spmm
+from graphdyn.keys import Key
+from graphdyn.models.parameters import linear
+from graphdyn.sparse import CSC, Sparse
+
+# Multiply-adds of a dense product that take as long as one feature of one edge in an SpMM, which
+# waits for memory instead. Measured on two AVX-512 cores (20 to 40); only its order matters.
+GEMM_PER_EDGE = 32
+
+
+class Hop(NamedTuple):
+    """One step of message passing: its structure, and the randomness of its edge dropout.
+
+    Attributes:
+        block: Who sends to whom.
+        key: ``None`` when no edge is dropped.
+    """
+
+    block: Block
+    key: Key | None = None
+
+
+def aggregate(
+    block: Block, h: Features, weight: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """``A h W^T + b`` with the values of the block: the one place where sum-type messages add up.
+
+    Nothing is normalised here: the values carry the model's full-graph weights. The product with W
+    comes first or last, whichever is cheaper. A constant h (features of the graph) speaks for last:
+    then no gradient flows back through A.
+
+    Args:
+        block: A, (D, S).
+        h: (S, F) dense or sparse.
+        weight: (C, F), or ``None`` for the identity.
+        bias: (C,) or ``None``.
+
+    Returns:
+        (D, C); (D, F) without a weight.
+    """
+    matrix = block.adjacency
+    if weight is None:
+        return spmm(matrix, h)
+    if not isinstance(h, Sparse) and not _weight_first(matrix.csc, weight, h.requires_grad):
+        return linear(spmm(matrix, h), weight, bias)
+    out = spmm(matrix, linear(h, weight))
+    return out if bias is None else out + bias
+
+
+def _weight_first(csc: CSC, weight: Tensor, needs_grad: bool) -> bool:
+    """Whether A (h W^T) costs less than (A h) W^T, gradients included."""
+    outputs, inputs = weight.shape
+    gemm = inputs * outputs / GEMM_PER_EDGE
+    passes = 2 if torch.is_grad_enabled() else 1
+    first = passes * (csc.num_src * gemm + csc.num_edges * outputs)
+    last = passes * csc.num_dst * gemm + (passes if needs_grad else 1) * csc.num_edges * inputs
+    return first < last
+
+
+def drop_edges(hop: Hop, p: float) -> Block:
+    """The block with inverted dropout of its values; loops are kept exact.
+
+    Dropping edges leaves the expectation of the aggregate as it is. Self-loops stay: they carry the
+    node's own state, which no sampler drops either. Keyed by edge id, so an edge lives or dies in
+    every batch of a step alike.
+    """
+    block, key = hop
+    if key is None:
+        return block
+    csc, values = block.adjacency.csc, block.adjacency.values
+    if values is None:
+        values = torch.ones(csc.num_edges, device=csc.device)
+    kept = dropout(values, p, key.bits, block.edge_id)
+    kept = torch.where(csc.indices == csc.dst, values, kept)
+    return replace(block, adjacency=Sparse(csc, kept))
+
+
+def prefix(x: Features, rows: int) -> Features:
+    """The first rows: what the targets of a block are among its sources."""
+    if x.shape[0] == rows:
+        return x
+    if not isinstance(x, Sparse):
+        return x[:rows]
+    end = int(x.csc.indptr[rows])
+    csc = CSC(x.csc.indptr[: rows + 1], x.csc.indices[:end], x.csc.num_src)
+    return Sparse(csc, None if x.values is None else x.values[:end])
+
+
+def source_ids(block: Block) -> Tensor | None:
+    """Global ids of the sources; ``None`` when they are all nodes in order."""
+    return block.node_id
+
+
+def target_ids(block: Block) -> Tensor | None:
+    """Global ids of the targets; ``None`` when they are all nodes in order."""
+    return None if block.node_id is None else block.node_id[: block.num_dst]

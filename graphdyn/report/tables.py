@@ -1,0 +1,89 @@
+"""Tables of runs for a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from graphdyn.errors import RecordError
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Configuration and, if the run is complete, summary of a run folder.
+
+    Args:
+        folder: Of the run.
+
+    Returns:
+        ``{"folder", "config", "summary"}``; ``summary`` is ``None`` while the run lasts.
+
+    Raises:
+        RecordError: If the folder holds no run.
+    """
+    if not (folder / "config.json").is_file():
+        raise RecordError(f"{folder} holds no run; name the folder that `graphdyn train --out` wrote.")
+    summary = folder / "summary.json"
+    return {
+        "folder": folder,
+        "config": json.loads((folder / "config.json").read_text()),
+        "summary": json.loads(summary.read_text()) if summary.is_file() else None,
+    }
+
+
+def percent(part: dict[str, Any] | None) -> str:
+    """``81.52 ± 0.41`` in per cent, from a mean-and-std entry of a summary."""
+    if part is None:
+        return "-"
+    std = "" if part["std"] is None else f" ± {100 * part['std']:.2f}"
+    return f"{100 * part['mean']:.2f}{std}"
+
+
+def labels(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """A name for each run: model and data set, then every field in which the runs differ."""
+    shown = {"dataset", "model", "id", "out", "data_root", "checkpoint_seconds"}
+    differing = [
+        name
+        for name in configs[0]
+        if name not in shown and len({json.dumps(c.get(name)) for c in configs}) > 1
+    ]
+    return [
+        ", ".join([f"{c['model']} on {c['dataset']}", *(f"{n} {c.get(n)}" for n in differing)])
+        for c in configs
+    ]
+
+
+def print_runs(folders: Sequence[Path]) -> None:
+    """One row a run: test and validation at the selected epoch, time, memory."""
+    from rich.console import Console
+    from rich.table import Table
+
+    runs = [read_run(Path(folder)) for folder in folders]
+    table = Table(title="test at the best validation epoch, mean ± std over seeds, in per cent")
+    for name in ("run", "split", "metric"):
+        table.add_column(name, overflow="fold")
+    for name in ("test", "validation", "seeds", "best epoch", "parameters", "train s", "all s"):
+        table.add_column(name, justify="right")
+    for run, label in zip(runs, labels([run["config"] for run in runs])):
+        table.add_row(label, *_cells(run["summary"]))
+    Console().print(table)
+    for run in runs:
+        print(f"folder: {run['folder']}")
+
+
+def _cells(summary: dict[str, Any] | None) -> list[str]:
+    if summary is None:
+        return ["not finished"]
+    splits = summary["split"]
+    return [
+        splits[0] if len(splits) == 1 else f"{len(splits)} splits",
+        summary["metric"],
+        percent(summary["test"]),
+        percent(summary["validation"]),
+        str(len(summary["seeds"])),
+        f"{sum(summary['best_epoch']) / len(summary['best_epoch']):.0f}",
+        f"{summary['parameters']:,}",
+        f"{summary['seconds']['compute']:.1f}",
+        f"{summary['seconds']['total']:.1f}",
+    ]

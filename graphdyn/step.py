@@ -1,0 +1,109 @@
+"""The one training loop; it yields a read-only view of every step that just happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from graphdyn.batch import Batch
+from graphdyn.loss import node_loss
+
+Loss = Callable[[Tensor, Batch], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One optimiser step, after it happened. Read it, do not write to it.
+
+    Gradients of the step are still in ``parameter.grad``; parameters are already the new ones.
+
+    Attributes:
+        index: Steps before this one.
+        batch: What the step saw; ``batch.key`` says epoch and randomness.
+        loss: 0-dim detached tensor on the device; reading it with ``float`` waits for the device.
+        logits: (D, C) detached.
+        hidden: Detached output of each message-passing layer before norm and activation.
+        model: The model.
+        optimizer: The optimiser.
+        seconds: Host time of forward, backward and update; the whole of it on CPU, dispatch on GPU.
+    """
+
+    index: int
+    batch: Batch
+    loss: Tensor
+    logits: Tensor
+    hidden: tuple[Tensor, ...]
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    seconds: float
+
+
+def train(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    *,
+    loss: Loss = node_loss,
+    precision: str = "float32",
+    first: int = 0,
+) -> Iterator[Step]:
+    """Train on each batch in turn and yield what happened.
+
+    Nothing runs until the iterator is advanced, and stopping to iterate stops training: the caller decides
+    how long, when to evaluate and what to record.
+
+    Args:
+        model: Called as ``model(batch)``; returns ``logits`` and ``hidden``.
+        batches: From a sampler, or :func:`full_batches`.
+        optimizer: Over the model's parameters.
+        loss: (logits, batch) -> scalar whose expectation is the full-graph loss.
+        precision: ``"float32"``, or ``"bfloat16"`` for autocast.
+        first: Index of the first step.
+
+    Yields:
+        A :class:`Step` after every update.
+    """
+    for index, batch in enumerate(batches, start=first):
+        start = time.perf_counter()
+        model.train()
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(batch.y.device, precision):
+            output = model(batch)
+            value = loss(output.logits, batch)
+        value.backward()
+        optimizer.step()
+        hidden = tuple(h.detach() for h in output.hidden)
+        seconds = time.perf_counter() - start
+        step = Step(
+            index, batch, value.detach(), output.logits.detach(), hidden, model, optimizer, seconds
+        )
+        # A suspended generator keeps its locals: without this, two steps' activations would be alive at once.
+        del output, value, hidden
+        yield step
+        del step
+
+
+def full_batches(batch: Batch, epochs: range) -> Iterator[Batch]:
+    """The full graph once an epoch, each time under the key of that epoch.
+
+    Args:
+        batch: From :func:`graphdyn.batch.full_batch`.
+        epochs: Which epochs, for example ``range(200)``.
+
+    Yields:
+        The same batch with ``key.epoch`` and ``key.step`` set.
+    """
+    for epoch in epochs:
+        yield batch.at(batch.key.at(epoch=epoch, step=epoch))
+
+
+def autocast(device: torch.device, precision: str):
+    """The autocast context of a precision; nothing for float32."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -1,0 +1,133 @@
+"""The flow has one direction, and a test holds it: imports only point upstream."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import graphdyn
+
+PACKAGE = Path(graphdyn.__file__).parent
+REPO = Path(__file__).parents[1]
+
+FLOW = (
+    "errors",
+    "keys",
+    "sparse",
+    "graph",
+    "interop",
+    "kernels",
+    "data",
+    "batch",
+    "models",
+    "loss",
+    "metrics",
+    "evaluation",
+    "optim",
+    "step",
+    "config",
+    "progress",
+    "machine",
+    "checkpoint",
+    "record",
+    "runner",
+    "report",
+    "cli",
+    "__main__",
+)
+# Conversions live beside the graph that offers them as methods; the import happens inside the method.
+BACK_DOORS = {("graph", "interop"): "method", ("data", "progress"): "leaf"}
+
+
+def modules():
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def stage(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path):
+    """Every graphdyn module that a file imports, wherever in the file, with the names taken."""
+    package = ["graphdyn", *path.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            if origin == "graphdyn":
+                yield from (f"graphdyn.{alias.name}" for alias in node.names)
+            else:
+                yield origin
+
+
+def test_every_module_has_its_place_in_the_flow():
+    assert {stage(path) for path in modules()} == set(FLOW) | (
+        {"datasets"} if (PACKAGE / "datasets").exists() else set()
+    )
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_upstream(path):
+    here = stage(path)
+    for name in imported(path):
+        top, *rest = name.split(".")
+        assert top not in ("experiments", "datasets", "benchmarks", "tests"), name
+        if top != "graphdyn":
+            continue
+        assert rest, f"{path.name} imports the package root"
+        if rest[0] == "datasets" or rest[0] == here or (here, rest[0]) in BACK_DOORS:
+            continue
+        assert FLOW.index(rest[0]) < FLOW.index(here), f"{here} imports {rest[0]}, which is downstream"
+
+
+def test_the_checker_sees_every_form_of_import(tmp_path):
+    forms = {
+        "import graphdyn.cli": "graphdyn.cli",
+        "from graphdyn import cli": "graphdyn.cli",
+        "from graphdyn.report import tables": "graphdyn.report",
+        "def f():\n    from graphdyn.cli import main": "graphdyn.cli",
+    }
+    for source, expected in forms.items():
+        path = PACKAGE / "_probe_.py"
+        node_path = tmp_path / "probe.py"
+        node_path.write_text(source)
+        found = list(_imported_as(node_path, path))
+        assert found == [expected], source
+    relative = tmp_path / "relative.py"
+    relative.write_text("from .. import cli\nfrom .x import y")
+    assert list(_imported_as(relative, PACKAGE / "models" / "probe.py")) == [
+        "graphdyn.cli",
+        "graphdyn.models.x",
+    ]
+
+
+def _imported_as(source: Path, place: Path):
+    class Placed(type(place)):
+        def read_text(self, *args, **kwargs):
+            return source.read_text()
+
+    return imported(Placed(place))
+
+
+def test_all_names_are_true_and_in_the_order_of_the_flow():
+    homes = {name: home for home, names in graphdyn._HOME.items() for name in names}
+    assert len(set(graphdyn.__all__)) == len(graphdyn.__all__)
+    assert set(graphdyn.__all__) == set(homes)
+    for name in graphdyn.__all__:
+        assert getattr(graphdyn, name).__module__.startswith(f"graphdyn.{homes[name]}")
+    order = [FLOW.index(homes[name]) for name in graphdyn.__all__]
+    assert order == sorted(order)
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    guarded = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {a.name: n.module for n in guarded.body for a in n.names if isinstance(n, ast.ImportFrom)}
+    assert seen == {name: f"graphdyn.{home}" for home, names in graphdyn._HOME.items() for name in names}
+
+
+def test_data_folders_are_not_packages():
+    for folder in ("datasets", "experiments", "tests", "benchmarks"):
+        assert not list((REPO / folder).rglob("__init__.py")), folder
