@@ -56,7 +56,7 @@ class Config:
     """On features."""
     edge_dropout: float = 0.0
     """On edge values, or on attention coefficients."""
-    model_options: dict[str, Any] = field(default_factory=dict)
+    model_options: dict[str, bool | int | float | str] = field(default_factory=dict)
     """What only this model takes, for example: heads 8, aggregator max, alpha 0.1, theta 0.5, hops 10."""
 
     optimizer: str = "adam"
@@ -67,11 +67,11 @@ class Config:
     """Weight decay of every parameter group not named below."""
     weight_decay_for: dict[str, float] = field(default_factory=dict)
     """Weight decay by parameter group, for example: first 5e-4 (Kipf & Welling decay only that one)."""
-    optimizer_options: dict[str, Any] = field(default_factory=dict)
+    optimizer_options: dict[str, bool | int | float | str] = field(default_factory=dict)
     """Other arguments of the optimiser, for example: momentum 0.9."""
     schedule: str | None = None
     """Any scheduler of torch.optim.lr_scheduler by name, stepped once an epoch."""
-    schedule_options: dict[str, Any] = field(default_factory=dict)
+    schedule_options: dict[str, bool | int | float | str] = field(default_factory=dict)
     """Its arguments, for example: T_max 200."""
 
     epochs: int = 200
