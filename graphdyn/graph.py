@@ -156,7 +156,7 @@ class Graph:
         _check_features(self)
         _check_labels(self)
         if self.split is not None:
-            _check_split(self, self.split)
+            check_split(self, self.split)
         return self
 
     @classmethod
@@ -370,7 +370,7 @@ def _check_labels(graph: Graph) -> None:
         raise InputError(f"labels span {low}..{high}; expected 0..{c - 1}, or -1 for unlabelled.")
 
 
-def _check_split(graph: Graph, split: Split) -> None:
+def check_split(graph: Graph, split: Split) -> None:
     seen = torch.zeros(graph.num_nodes, dtype=torch.uint8, device=graph.device)
     for name, ids in split.parts().items():
         if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= graph.num_nodes):

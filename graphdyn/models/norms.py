@@ -1,7 +1,7 @@
 """Normalisation of node states, by name.
 
-``batch`` and ``graph`` take their statistics over the rows at hand: on a sampled batch these are the
-sampled rows, not the graph. ``layer`` looks at one row at a time and is the same everywhere.
+``batch`` and ``graph`` take their statistics over the rows at hand: on a sampled batch these are
+the sampled rows, not the graph. ``layer`` looks at one row at a time and is the same everywhere.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from graphdyn.errors import unknown
 class GraphNorm(torch.nn.Module):
     """Subtract a learned share of the mean, divide by the standard deviation (Cai et al. 2021).
 
-    ``y = gamma * (x - a * mean(x)) / sqrt(mean((x - a * mean(x))^2) + eps) + beta`` per feature, over
-    all rows given; ``a`` is learned. "GraphNorm: A Principled Approach to Accelerating Graph Neural
-    Network Training", equation 3; one graph, as in node classification.
+    ``y = gamma * (x - a * mean(x)) / sqrt(mean((x - a * mean(x))^2) + eps) + beta`` per feature,
+    over all rows given; ``a`` is learned. "GraphNorm: A Principled Approach to Accelerating Graph
+    Neural Network Training", equation 3; one graph, as in node classification.
 
     Args:
         width: F.
@@ -42,8 +42,8 @@ class PairNorm(torch.nn.Module):
     """Centre the rows and fix their mean squared length (Zhao & Akoglu 2020).
 
     ``y = s * c / sqrt(mean_v |c_v|^2 + eps)`` with ``c = x - mean(x)``: the total distance between
-    pairs of nodes stays as it is however deep the model. "PairNorm: Tackling Oversmoothing in GNNs",
-    equations 10 and 11. No parameters.
+    pairs of nodes stays as it is however deep the model. "PairNorm: Tackling Oversmoothing in
+    GNNs", equations 10 and 11. No parameters.
 
     Args:
         scale: s.

@@ -27,7 +27,7 @@ def uniform(*shape: int, bound: float, key: Key) -> Parameter:
 
 
 def glorot(*shape: int, key: Key) -> Parameter:
-    """Glorot & Bengio (2010): bound sqrt(6 / (fan in + fan out)), the fans being the last two axes."""
+    """Glorot & Bengio (2010): bound sqrt(6 / (fan in + fan out)), fans being the last two axes."""
     return uniform(*shape, bound=math.sqrt(6.0 / (shape[-2] + shape[-1])), key=key)
 
 

@@ -90,6 +90,11 @@ def drop_edges(hop: Hop, p: float) -> Block:
     return replace(block, adjacency=Sparse(csc, kept))
 
 
+def blend(z: Tensor, h0: Tensor, share: float) -> Tensor:
+    """``(1 - share) z + share h0``: the initial residual, h0 cut to the rows of z."""
+    return torch.add(share * prefix(h0, z.shape[0]), z, alpha=1.0 - share)
+
+
 def prefix(x: Features, rows: int) -> Features:
     """The first rows: what the targets of a block are among its sources."""
     if x.shape[0] == rows:
@@ -99,6 +104,11 @@ def prefix(x: Features, rows: int) -> Features:
     end = int(x.csc.indptr[rows])
     csc = CSC(x.csc.indptr[: rows + 1], x.csc.indices[:end], x.csc.num_src)
     return Sparse(csc, None if x.values is None else x.values[:end])
+
+
+def dense(x: Features) -> Tensor:
+    """Sparse features as a dense tensor, dense ones as they are."""
+    return x.to_dense() if isinstance(x, Sparse) else x
 
 
 def source_ids(block: Block) -> Tensor | None:

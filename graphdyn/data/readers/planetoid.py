@@ -46,8 +46,8 @@ def test_ids(card: Card, root: Path) -> np.ndarray:
         return ids
 
 
-def public_split(card: Card, root: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Train on the rows of ``y``, validate on the next 500, test on the listed ids."""
+def split_ids(card: Card, root: Path, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The public split: train on the rows of ``y``, validate on the next 500, test on listed ids."""
     num_train = _sparse(card, root, "y").shape[0]
     return (
         np.arange(num_train),

@@ -1,0 +1,96 @@
+"""Plain functions Graph -> Graph, for use after :func:`graphdyn.data.load`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphdyn.errors import InputError
+from graphdyn.graph import Graph, Split
+from graphdyn.sparse import Sparse
+
+
+def row_normalize(graph: Graph) -> Graph:
+    """Divide every feature row by its sum, as PyG's ``NormalizeFeatures``; rows of sum 0 stay.
+
+    The Planetoid experiments of Kipf & Welling (2017) and most that follow use it.
+
+    Raises:
+        InputError: If the graph has no features.
+    """
+    x = graph.x
+    if x is None:
+        raise InputError(f"{graph.name} has no features to normalise.")
+    if isinstance(x, Tensor):
+        return replace(graph, x=x / x.sum(1, keepdim=True).clamp(min=1.0))
+    values = torch.ones(x.csc.num_edges) if x.values is None else x.values
+    total = torch.zeros(x.shape[0], dtype=values.dtype).index_add_(0, x.csc.dst, values)
+    return replace(graph, x=Sparse(x.csc, values / total.clamp(min=1.0)[x.csc.dst]))
+
+
+def to_undirected(graph: Graph) -> Graph:
+    """Add the reverse of every edge and merge duplicates; weights are averaged."""
+    return _rebuild(graph, graph.edge_index, graph.edge_weight, undirected=True)
+
+
+def remove_self_loops(graph: Graph) -> Graph:
+    """Drop the edges from a node to itself."""
+    keep = graph.csc.indices != graph.csc.dst
+    weight = None if graph.edge_weight is None else graph.edge_weight[keep]
+    return _rebuild(graph, graph.edge_index[:, keep], weight)
+
+
+def largest_component(graph: Graph) -> Graph:
+    """The largest weakly connected component, its nodes renumbered in ascending order.
+
+    Splits keep their nodes that remain; ``node_attrs["node_id"]`` holds the former ids.
+    """
+    import scipy.sparse.csgraph
+
+    adjacency = Sparse(graph.csc).to_scipy()
+    _, component = scipy.sparse.csgraph.connected_components(adjacency, connection="weak")
+    return induced_subgraph(
+        graph, torch.from_numpy(np.flatnonzero(component == np.bincount(component).argmax()))
+    )
+
+
+def induced_subgraph(graph: Graph, nodes: Tensor) -> Graph:
+    """The graph on the given nodes, renumbered in the given order.
+
+    Args:
+        graph: Any graph on CPU.
+        nodes: (K,) distinct ids.
+
+    Returns:
+        A graph of K nodes; ``node_attrs["node_id"]`` holds the former ids.
+    """
+    new = torch.full((graph.num_nodes,), -1, dtype=torch.int64)
+    new[nodes] = torch.arange(nodes.numel())
+    edges = new[graph.edge_index]
+    keep = (edges >= 0).all(0)
+    weight = None if graph.edge_weight is None else graph.edge_weight[keep]
+    x = graph.x.rows(nodes) if isinstance(graph.x, Sparse) else _take(graph.x, nodes)
+    attrs = {name: value[nodes] for name, value in graph.node_attrs.items()}
+    attrs.setdefault("node_id", nodes)
+    split = None if graph.split is None else _restrict(graph.split, new)
+    fields = {"x": x, "y": _take(graph.y, nodes), "split": split, "node_attrs": attrs}
+    return _rebuild(graph, edges[:, keep], weight, nodes.numel(), **fields)
+
+
+def _rebuild(graph: Graph, edges: Tensor, weight, size: int | None = None, **fields) -> Graph:
+    flags = {k: fields.pop(k) for k in ("undirected",) if k in fields}
+    size = graph.num_nodes if size is None else size
+    shell = Graph.from_edge_index(edges, size, edge_weight=weight, **flags)
+    return replace(graph, csc=shell.csc, edge_weight=shell.edge_weight, **fields).check()
+
+
+def _take(value: Tensor | None, nodes: Tensor) -> Tensor | None:
+    return None if value is None else value[nodes]
+
+
+def _restrict(split: Split, new: Tensor) -> Split:
+    parts = (new[ids] for ids in split.parts().values())
+    return Split(*(ids[ids >= 0].sort().values for ids in parts), split.id)

@@ -1,0 +1,70 @@
+"""APPNP (Gasteiger et al. 2019, "Predict then Propagate: Graph Neural Networks meet PageRank").
+
+Linear in its messages: valid under every sampler with a debiasing scale.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch.nn import Parameter
+
+from graphdyn.batch import Batch
+from graphdyn.graph import Propagation
+from graphdyn.models.mlp import MLP
+from graphdyn.models.options import Options, positive, probability
+from graphdyn.models.propagate import Hop, aggregate, blend, drop_edges
+from graphdyn.models.stack import Output, edge_site
+
+
+class APPNP(torch.nn.Module):
+    """An MLP whose logits take K steps of personalised PageRank.
+
+    One step is ``z <- (1 - alpha) A z + alpha z0``, starting at the logits z0.
+
+    Args:
+        num_features: F.
+        num_classes: C.
+        hops: K.
+        alpha: Teleport probability.
+        **options: Of the MLP, see :class:`graphdyn.models.Options`; ``edge_dropout`` is that of the
+            propagation, drawn anew at each step, loops exact.
+
+    Raises:
+        InputError: If an option is out of range or options exclude each other.
+    """
+
+    defaults: ClassVar[dict[str, Any]] = {}
+    propagation = Propagation("sym", self_loops=True)
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        hops: int = 10,
+        alpha: float = 0.1,
+        **options: Any,
+    ):
+        super().__init__()
+        positive("hops", hops)
+        probability("alpha", alpha)
+        self.options = o = Options(**options)
+        self.num_hops, self.alpha = hops, alpha
+        self.mlp = MLP(num_features, num_classes, **{**vars(o), "edge_dropout": 0.0})
+
+    def forward(self, batch: Batch) -> Output:
+        """Logits of the last block's targets; the hidden states are the K propagated logits."""
+        z = z0 = self.mlp.run(batch.x, batch).logits
+        key, p = batch.key if self.training else None, self.options.edge_dropout
+        hidden = []
+        for k in range(self.num_hops):
+            block = drop_edges(Hop(batch.block(k), edge_site(key, p, k)), p)
+            z = blend(aggregate(block, z), z0, self.alpha)
+            hidden.append(z)
+        return Output(z, tuple(hidden))
+
+    def parameter_groups(self) -> dict[str, list[Parameter]]:
+        """Those of the MLP; the propagation has none."""
+        return self.mlp.parameter_groups()

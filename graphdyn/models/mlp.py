@@ -1,0 +1,62 @@
+"""Multi-layer perceptron: the stack without messages, the baseline that ignores the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from graphdyn.batch import Batch
+from graphdyn.errors import InputError
+from graphdyn.graph import Features, Propagation
+from graphdyn.models.options import Options
+from graphdyn.models.parameters import Linear
+from graphdyn.models.propagate import Hop, prefix
+from graphdyn.models.stack import Output, Slot, Stack
+
+
+class LinearConv(Linear):
+    """A linear map in the place of a conv: it looks at rows alone."""
+
+    hops = 0
+
+    def forward(self, h: Features, hops: Sequence[Hop], h0: Tensor | None) -> tuple[Tensor]:  #
+    pyright: ignore[reportIncompatibleMethodOverride]
+        """(N, F) -> (N, C)."""
+        del hops, h0
+        return (super().forward(h),)
+
+
+def linear_conv(slot: Slot, bias: bool) -> LinearConv:
+    """The linear map for a place in the stack."""
+    return LinearConv(slot.inputs, slot.outputs, bias=bias, key=slot.key)
+
+
+class MLP(Stack):
+    """Linear layers with everything else that the graph models have.
+
+    Rows are the targets of the last block where a batch has blocks, else all rows of ``batch.x``
+    (dropout masks are then keyed by row number).
+
+    Args:
+        num_features: F.
+        num_classes: C.
+        **options: See :class:`graphdyn.models.Options`; ``edge_dropout`` must be 0.
+
+    Raises:
+        InputError: If an option is out of range or options exclude each other.
+    """
+
+    propagation = Propagation("none", self_loops=False)
+
+    def __init__(self, num_features: int, num_classes: int, **options: Any):
+        o = Options(**options)
+        if o.edge_dropout:
+            raise InputError(f"an MLP has no edges, so edge_dropout={o.edge_dropout} must be 0.")
+        super().__init__(num_features, num_classes, o, lambda slot: linear_conv(slot, o.bias))
+
+    def forward(self, batch: Batch) -> Output:
+        """Logits of the last block's targets; hidden states are none."""
+        x = prefix(batch.x, batch.blocks[-1].num_dst) if batch.blocks else batch.x
+        return self.run(x, batch)

@@ -1,0 +1,309 @@
+"""The trunk that all deep architectures share: norm, activation, dropout, skip, depth, head.
+
+Shapes: layer l reads S_l rows and writes D_l of them, a prefix; F features, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from itertools import pairwise
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import Module, ModuleList, Parameter
+
+from graphdyn.batch import Batch
+from graphdyn.graph import Features, Propagation
+from graphdyn.kernels import dropout, dropout_values, relu_dropout
+from graphdyn.keys import Key
+from graphdyn.models.norms import build_norm
+from graphdyn.models.options import Options
+from graphdyn.models.parameters import Linear
+from graphdyn.models.propagate import Hop, blend, dense, prefix, source_ids, target_ids
+from graphdyn.sparse import Sparse
+
+
+class Output(NamedTuple):
+    """What a model says about a batch.
+
+    Attributes:
+        logits: (D, C), one row for each target of the last block.
+        hidden: One (D_k, F) tensor a hop: what the next norm or activation reads. The last one may
+            be the logits themselves. Empty for models without message passing.
+    """
+
+    logits: Tensor
+    hidden: tuple[Tensor, ...]
+
+
+class Slot(NamedTuple):
+    """Where a conv stands: all that its constructor needs to know.
+
+    Attributes:
+        inputs: Features it reads.
+        outputs: Features it writes.
+        layer: Counted from 0.
+        last: Whether its output is the logits.
+        key: Of its initial parameters.
+    """
+
+    inputs: int
+    outputs: int
+    layer: int
+    last: bool
+    key: Key
+
+
+class Conv(Protocol):
+    """A layer. ``hops`` says how many blocks it consumes; 0 means that it looks at rows alone.
+
+    Called with the state (dense; the first layer may get sparse features), one :class:`Hop` a
+    block, and the initial state where the trunk has one. Returns the output of every hop, its own
+    output last.
+    """
+
+    hops: int
+
+    def __call__(  # noqa: D102
+        self, h: Features, hops: Sequence[Hop], h0: Tensor | None
+    ) -> tuple[Tensor, ...]: ...
+
+
+class Stack(Module):
+    r"""Layers on top of each other; the class every deep model derives from.
+
+    With ``act(x) = dropout(sigma(norm(x)))`` and h the state, one layer is
+
+    =============  ======================================  =========================================
+    skip           order = post                            order = pre
+    =============  ======================================  =========================================
+    none           ``h <- act(conv(h))``                   ``h <- conv(act(h))``
+    identity       ``h <- act(conv(h)) + h``               ``h <- conv(act(h)) + h``
+    linear         ``h <- act(conv(h) + W h)``             ``h <- conv(act(h)) + W act(h)``
+    initial        ``h <- act((1-a) conv(h) + a h0)``      ``h <- (1-a) conv(act(h)) + a h0``
+    dense-*        as none; the head reads every layer     as none; the head reads every ``act(h)``
+    =============  ======================================  =========================================
+
+    * *post* starts at ``h = dropout(x)``. *initial* puts ``h0 = sigma(W x + b)`` in front and
+      starts at ``dropout(h0)``. *pre* starts at ``h = h0 = W x + b`` and ends with one more
+      ``act``.
+    * *identity* (He et al. 2016; *pre* is res+ of DeeperGCN, Li et al. 2020) skips where widths
+      agree and leaves out the layers that change the width. *linear* is the residual of Luo, Shi &
+      Wu 2024 ("Classic GNNs are strong baselines"); W has no bias. *initial* is Gasteiger et al.
+      2019 and Chen et al. 2020, a = ``skip_alpha``. *dense* is jumping knowledge (Xu et al. 2018):
+      the linear head reads the concatenation, or the maximum, of all layers.
+    * ``head="conv"``: the last of ``layers`` convs maps to the classes, and nothing follows it: no
+      norm, no activation, no skip (Kipf & Welling 2017). ``head="linear"``: ``layers`` hidden
+      convs, then a linear map.
+    * Dropout is keyed by (step, site, layer, node): a node has the same mask in every batch of a
+      step.
+
+    Subclasses give the conv and declare ``propagation``. Blocks may be one (the full graph, used by
+    every layer) or one a hop; targets must be a prefix of sources, so that a skip reads ``h[:D]``.
+
+    Args:
+        num_features: F.
+        num_classes: C.
+        options: See :class:`Options`.
+        make: From a :class:`Slot` to a conv.
+        encode: Put the input projection in front whatever the options are.
+    """
+
+    propagation: Propagation = Propagation("sym", self_loops=True)
+    defaults: ClassVar[dict[str, Any]] = {}  # where the architecture's differ from those of Options
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        options: Options,
+        make: Callable[[Slot], Module],
+        *,
+        encode: bool = False,
+    ):
+        super().__init__()
+        self.options = o = options
+        key = Key(o.seed).fold("init")
+        self.encoder = None
+        width = num_features
+        if encode or o.pre or o.skip == "initial":
+            self.encoder = Linear(width, o.hidden, bias=o.bias, key=key.fold("encoder"))
+            width = o.hidden
+        convs = o.layers + o.linear_head  # the class conv, if any, is one of o.layers
+        widths = [width] + [o.hidden] * (convs - 1) + ([] if o.linear_head else [num_classes])
+        slots = [
+            Slot(*pair, layer, not o.linear_head and layer == o.layers - 1, key.fold("conv", layer))
+            for layer, pair in enumerate(pairwise(widths))
+        ]
+        self.convs = ModuleList(make(slot) for slot in slots)
+        self.plain = [slot.last for slot in slots]
+        self.norms = ModuleList(build_norm(o.norm, n) for n in _norm_widths(slots, o))
+        self.skips = ModuleList(
+            Linear(s.inputs, s.outputs, bias=False, key=key.fold("skip", s.layer))
+            for s in slots
+            if o.skip == "linear" and not s.last
+        )
+        self.head = None
+        if o.linear_head:
+            width = o.hidden * (o.layers if o.skip == "dense-cat" else 1)
+            self.head = Linear(width, num_classes, bias=o.bias, key=key.fold("head"))
+
+    @property
+    def num_hops(self) -> int:
+        """How many blocks a batch must bring (or one that serves all)."""
+        return sum(conv.hops for conv in self.convs)
+
+    def forward(self, batch: Batch) -> Output:
+        """Logits and hidden states of a batch; the same code for the full graph and for blocks."""
+        return self.run(batch.x, batch)
+
+    def run(self, x: Features, batch: Batch) -> Output:
+        """As :meth:`forward`, with features of the caller's."""
+        pre, key = self.options.pre, batch.key if self.training else None
+        ids = source_ids(batch.block(0)) if batch.blocks else None
+        h, h0 = self._encode(x, key, ids)
+        hidden: list[Tensor] = []
+        read: list[Tensor] = []
+        for layer, conv in enumerate(self.convs):
+            hops = self._hops(batch, len(hidden), conv.hops, key)
+            source = self._activate(h, layer, key, ids) if pre else h
+            *inner, z = conv(source, hops, h0)
+            z = self._mix(z, layer, h, source, h0)
+            if hops:
+                ids = target_ids(hops[-1].block)
+                hidden += [*inner, z]
+            if pre or self.plain[layer]:
+                h = z
+            else:
+                h = self._add(self._activate(z, layer + 1, key, ids), h)
+            read.append(source if pre else h)
+        if self.head is None:
+            return Output(h, tuple(hidden))
+        if pre:
+            h = self._activate(h, len(self.convs), key, ids)
+            read = [*read[1:], h]
+        return Output(self.head(self._jump(read)), tuple(hidden))
+
+    def _encode(self, x: Features, key: Key | None, ids: Tensor | None):
+        """The first state and, where the options ask for one, h0."""
+        h = drop_features(x, self.options.input_dropout, key, ids)
+        if self.encoder is None:
+            return h, None
+        h0 = self.encoder(h)
+        if self.options.pre:
+            return h0, h0
+        h0 = activate(h0, self.options.activation)
+        return drop_states(h0, self.options.dropout, "none", key, 0, ids), h0
+
+    def _hops(self, batch: Batch, start: int, count: int, key: Key | None) -> list[Hop]:
+        return [
+            Hop(batch.block(k), edge_site(key, self.options.edge_dropout, k))
+            for k in range(start, start + count)
+        ]
+
+    def _activate(self, h: Tensor, layer: int, key: Key | None, ids: Tensor | None) -> Tensor:
+        """dropout(sigma(norm(h))), as read by the given layer."""
+        o = self.options
+        h = self.norms[layer if o.pre else layer - 1](h)
+        return drop_states(h, o.dropout, o.activation, key, layer, ids)
+
+    def _mix(
+        self, z: Tensor, layer: int, h: Features, source: Features, h0: Tensor | None
+    ) -> Tensor:
+        """Add the skip that stands between a conv and what reads it."""
+        o = self.options
+        if self.plain[layer]:
+            return z
+        if o.skip == "linear":
+            return z + self.skips[layer](prefix(source, z.shape[0]))
+        if o.skip == "initial":
+            return blend(z, h0, o.skip_alpha)
+        return self._add(z, h) if o.pre else z
+
+    def _add(self, z: Tensor, h: Features) -> Tensor:
+        """Add h to z where the options ask for it and the widths agree."""
+        if self.options.skip != "identity" or h.shape[1] != z.shape[1]:
+            return z
+        return z + dense(prefix(h, z.shape[0]))
+
+    def _jump(self, read: list[Tensor]) -> Tensor:
+        if not self.options.dense:
+            return read[-1]
+        cut = [prefix(h, read[-1].shape[0]) for h in read]
+        return torch.cat(cut, 1) if self.options.skip == "dense-cat" else reduce(torch.maximum, cut)
+
+    def parameter_groups(self) -> dict[str, list[Parameter]]:
+        """Parameters by role, each in exactly one group, for optimisers with several weight decays.
+
+        Returns:
+            ``first`` (input projection, or the first layer with its skip), ``hidden`` (layers
+            between), ``norm``, ``out`` (the linear head, or the last conv). Kipf & Welling (2017)
+            decay ``first`` alone; GCNII decays ``hidden`` with one rate, ``first`` and ``out``
+            with another.
+        """
+        layers = [[*conv.parameters()] for conv in self.convs]
+        for layer, skip in zip(layers, self.skips):
+            layer += skip.parameters()
+        if self.encoder is not None:
+            layers.insert(0, [*self.encoder.parameters()])
+        if self.head is not None:
+            layers.append([*self.head.parameters()])
+        first, *rest = layers
+        out = rest.pop() if rest else []
+        norm = [*self.norms.parameters()]
+        return {
+            "first": first,
+            "hidden": [p for layer in rest for p in layer],
+            "norm": norm,
+            "out": out,
+        }
+
+
+def _norm_widths(slots: list[Slot], options: Options) -> list[int]:
+    """One norm after each hidden conv (post), or before each conv and a linear head (pre)."""
+    if not options.pre:
+        return [slot.outputs for slot in slots if not slot.last]
+    return [slot.inputs for slot in slots] + [options.hidden] * options.linear_head
+
+
+def activate(h: Tensor, name: str) -> Tensor:
+    """ReLU, ELU or nothing."""
+    if name == "none":
+        return h
+    return torch.relu(h) if name == "relu" else torch.nn.functional.elu(h)
+
+
+# Masks are functions of a key, and keys are Python: a compiler would trace every step anew.
+@torch.compiler.disable
+def site(key: Key, name: str, layer: int) -> Key:
+    """The key of one dropout mask of the step."""
+    return key.fold("dropout", name, layer)
+
+
+def edge_site(key: Key | None, p: float, hop: int) -> Key | None:
+    """The key of the edge dropout of a hop; ``None`` where no edge is dropped."""
+    return None if key is None or p == 0 else site(key, "edge", hop)
+
+
+@torch.compiler.disable
+def drop_states(
+    h: Tensor, p: float, activation: str, key: Key | None, layer: int, ids: Tensor | None
+) -> Tensor:
+    """dropout(activation(h)); with ReLU in one pass over memory."""
+    if key is None or p == 0:
+        return activate(h, activation)
+    bits = site(key, "hidden", layer).bits
+    if activation == "relu":
+        return relu_dropout(h, p, bits, ids)
+    return dropout(activate(h, activation), p, bits, ids)
+
+
+@torch.compiler.disable
+def drop_features(x: Features, p: float, key: Key | None, ids: Tensor | None) -> Features:
+    """Dropout of the input, dense or sparse: the same entries die in both forms."""
+    if key is None or p == 0:
+        return x
+    drop = dropout_values if isinstance(x, Sparse) else dropout
+    return drop(x, p, site(key, "input", 0).bits, ids)
