@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from graphdyn.batch import Batch
@@ -16,21 +17,24 @@ from graphdyn.models.propagate import Hop, prefix
 from graphdyn.models.stack import Output, Slot, Stack
 
 
-class LinearConv(Linear):
-    """A linear map in the place of a conv: it looks at rows alone."""
+class LinearConv(torch.nn.Module):
+    """A linear map in the place of a conv: it looks at rows alone.
+
+    Args:
+        slot: Its place in the stack.
+        bias: Learn an additive bias.
+    """
 
     hops = 0
 
-    def forward(self, h: Features, hops: Sequence[Hop], h0: Tensor | None) -> tuple[Tensor]:  #
-    pyright: ignore[reportIncompatibleMethodOverride]
+    def __init__(self, slot: Slot, *, bias: bool):
+        super().__init__()
+        self.lin = Linear(slot.inputs, slot.outputs, bias=bias, key=slot.key)
+
+    def forward(self, h: Features, hops: Sequence[Hop], h0: Tensor | None) -> tuple[Tensor]:
         """(N, F) -> (N, C)."""
         del hops, h0
-        return (super().forward(h),)
-
-
-def linear_conv(slot: Slot, bias: bool) -> LinearConv:
-    """The linear map for a place in the stack."""
-    return LinearConv(slot.inputs, slot.outputs, bias=bias, key=slot.key)
+        return (self.lin(h),)
 
 
 class MLP(Stack):
@@ -54,7 +58,7 @@ class MLP(Stack):
         o = Options(**options)
         if o.edge_dropout:
             raise InputError(f"an MLP has no edges, so edge_dropout={o.edge_dropout} must be 0.")
-        super().__init__(num_features, num_classes, o, lambda slot: linear_conv(slot, o.bias))
+        super().__init__(num_features, num_classes, o, lambda slot: LinearConv(slot, bias=o.bias))
 
     def forward(self, batch: Batch) -> Output:
         """Logits of the last block's targets; hidden states are none."""

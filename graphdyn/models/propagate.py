@@ -6,7 +6,7 @@ Shapes: a block has S sources, D targets, E edges; features are F wide and leave
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ def aggregate(
     """
     matrix = block.adjacency
     if weight is None:
-        return spmm(matrix, h)
+        return spmm(matrix, dense(h))
     if not isinstance(h, Sparse) and not _weight_first(matrix.csc, weight, h.requires_grad):
         return linear(spmm(matrix, h), weight, bias)
     out = spmm(matrix, linear(h, weight))
@@ -93,6 +93,14 @@ def drop_edges(hop: Hop, p: float) -> Block:
 def blend(z: Tensor, h0: Tensor, share: float) -> Tensor:
     """``(1 - share) z + share h0``: the initial residual, h0 cut to the rows of z."""
     return torch.add(share * prefix(h0, z.shape[0]), z, alpha=1.0 - share)
+
+
+@overload
+def prefix(x: Tensor, rows: int) -> Tensor: ...
+
+
+@overload
+def prefix(x: Features, rows: int) -> Features: ...
 
 
 def prefix(x: Features, rows: int) -> Features:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from graphdyn.graph import Features
-from graphdyn.models.mlp import linear_conv
+from graphdyn.models.mlp import LinearConv
 from graphdyn.models.options import Options, positive
 from graphdyn.models.parameters import Linear
 from graphdyn.models.propagate import Hop, aggregate, drop_edges
@@ -69,7 +69,7 @@ class SGC(Stack):
 
         def make(slot: Slot) -> Module:
             if slot.layer:
-                return linear_conv(slot, o.bias)
+                return LinearConv(slot, bias=o.bias)
             return SGConv(slot, hops, bias=o.bias, edge_dropout=o.edge_dropout)
 
         super().__init__(num_features, num_classes, o, make)

@@ -5,10 +5,10 @@ Shapes: layer l reads S_l rows and writes D_l of them, a prefix; F features, C c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from graphdyn.models.options import Options
 from graphdyn.models.parameters import Linear
 from graphdyn.models.propagate import Hop, blend, dense, prefix, source_ids, target_ids
 from graphdyn.sparse import Sparse
+
+F = TypeVar("F", bound=Callable)
 
 
 class Output(NamedTuple):
@@ -153,7 +155,7 @@ class Stack(Module):
     @property
     def num_hops(self) -> int:
         """How many blocks a batch must bring (or one that serves all)."""
-        return sum(conv.hops for conv in self.convs)
+        return sum(conv.hops for conv in self._convs())
 
     def forward(self, batch: Batch) -> Output:
         """Logits and hidden states of a batch; the same code for the full graph and for blocks."""
@@ -166,7 +168,7 @@ class Stack(Module):
         h, h0 = self._encode(x, key, ids)
         hidden: list[Tensor] = []
         read: list[Tensor] = []
-        for layer, conv in enumerate(self.convs):
+        for layer, conv in enumerate(self._convs()):
             hops = self._hops(batch, len(hidden), conv.hops, key)
             source = self._activate(h, layer, key, ids) if pre else h
             *inner, z = conv(source, hops, h0)
@@ -186,8 +188,8 @@ class Stack(Module):
             read = [*read[1:], h]
         return Output(self.head(self._jump(read)), tuple(hidden))
 
-    def _encode(self, x: Features, key: Key | None, ids: Tensor | None):
-        """The first state and, where the options ask for one, h0."""
+    def _encode(self, x: Features, key: Key | None, ids: Tensor | None) -> tuple[Any, Any]:
+        """First state (features, perhaps sparse, or a projection) and h0 where options ask for one."""
         h = drop_features(x, self.options.input_dropout, key, ids)
         if self.encoder is None:
             return h, None
@@ -209,9 +211,7 @@ class Stack(Module):
         h = self.norms[layer if o.pre else layer - 1](h)
         return drop_states(h, o.dropout, o.activation, key, layer, ids)
 
-    def _mix(
-        self, z: Tensor, layer: int, h: Features, source: Features, h0: Tensor | None
-    ) -> Tensor:
+    def _mix(self, z: Tensor, layer: int, h: Features, source: Features, h0: Any) -> Tensor:
         """Add the skip that stands between a conv and what reads it."""
         o = self.options
         if self.plain[layer]:
@@ -233,6 +233,9 @@ class Stack(Module):
             return read[-1]
         cut = [prefix(h, read[-1].shape[0]) for h in read]
         return torch.cat(cut, 1) if self.options.skip == "dense-cat" else reduce(torch.maximum, cut)
+
+    def _convs(self) -> Iterable[Conv]:
+        return cast(Iterable[Conv], self.convs)
 
     def parameter_groups(self) -> dict[str, list[Parameter]]:
         """Parameters by role, each in exactly one group, for optimisers with several weight decays.
@@ -275,8 +278,12 @@ def activate(h: Tensor, name: str) -> Tensor:
     return torch.relu(h) if name == "relu" else torch.nn.functional.elu(h)
 
 
-# Masks are functions of a key, and keys are Python: a compiler would trace every step anew.
-@torch.compiler.disable
+def eager(function: F) -> F:
+    """Keep a function out of torch.compile: a trace would hold the masks of one step's key."""
+    return cast(F, torch.compiler.disable(function))
+
+
+@eager
 def site(key: Key, name: str, layer: int) -> Key:
     """The key of one dropout mask of the step."""
     return key.fold("dropout", name, layer)
@@ -287,7 +294,7 @@ def edge_site(key: Key | None, p: float, hop: int) -> Key | None:
     return None if key is None or p == 0 else site(key, "edge", hop)
 
 
-@torch.compiler.disable
+@eager
 def drop_states(
     h: Tensor, p: float, activation: str, key: Key | None, layer: int, ids: Tensor | None
 ) -> Tensor:
@@ -300,10 +307,10 @@ def drop_states(
     return dropout(activate(h, activation), p, bits, ids)
 
 
-@torch.compiler.disable
+@eager
 def drop_features(x: Features, p: float, key: Key | None, ids: Tensor | None) -> Features:
     """Dropout of the input, dense or sparse: the same entries die in both forms."""
     if key is None or p == 0:
         return x
-    drop = dropout_values if isinstance(x, Sparse) else dropout
-    return drop(x, p, site(key, "input", 0).bits, ids)
+    bits = site(key, "input", 0).bits
+    return dropout_values(x, p, bits, ids) if isinstance(x, Sparse) else dropout(x, p, bits, ids)
