@@ -18,7 +18,7 @@ def node_loss(logits: Tensor, batch: Batch) -> Tensor:
 
     Args:
         logits: (D, C), the rows of the last block's targets.
-        batch: Gives ``rows`` (which logits), ``y``, ``seed_weight`` (omega) and ``task``.
+        batch: Gives ``rows`` (which logits), ``y``, ``seed_weight`` (omega).
 
     Returns:
         A scalar. For a full batch it is the mean loss over its nodes; for a sampled one an
@@ -29,24 +29,36 @@ def node_loss(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def node_losses(logits: Tensor, batch: Batch) -> Tensor:
-    """The loss phi_i of each row, neither weighted nor reduced.
-
-    Multi-class: cross-entropy; 0 for label -1 (unlabelled). Multi-label: binary cross-entropy with
-    logits, averaged over the node's labelled classes; NaN marks a missing label, and a node
-    without any label has loss 0.
+    """The loss phi_i of each row that carries one, neither weighted nor reduced.
 
     Args:
-        logits: (D, C); half precision is computed in float32.
-        batch: Gives ``rows``, ``y`` and ``task``.
+        logits: (D, C).
+        batch: Gives ``rows`` and ``y``.
+
+    Returns:
+        (B,) losses in nats, see :func:`label_losses`.
+    """
+    return label_losses(logits.index_select(0, batch.rows), batch.y)
+
+
+def label_losses(logits: Tensor, y: Tensor) -> Tensor:
+    """The loss of each row against its label.
+
+    Classes: cross-entropy; 0 for label -1 (unlabelled). Multi-label: binary cross-entropy with logits,
+    averaged over the node's labelled classes; NaN marks a missing label, and a node without any label
+    has loss 0.
+
+    Args:
+        logits: (B, C); half precision is computed in float32.
+        y: (B,) classes, or (B, C) 0/1.
 
     Returns:
         (B,) losses in nats.
     """
-    rows = logits.index_select(0, batch.rows)
-    rows = rows.float() if rows.dtype.itemsize < 4 else rows
-    if batch.task == "multilabel":
-        return _multilabel(rows, batch.y)
-    return F.cross_entropy(rows, batch.y, ignore_index=-1, reduction="none")
+    logits = logits.float() if logits.dtype.itemsize < 4 else logits
+    if y.ndim == 2:
+        return _multilabel(logits, y)
+    return F.cross_entropy(logits, y, ignore_index=-1, reduction="none")
 
 
 def _multilabel(logits: Tensor, y: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from graphdyn.models.appnp import APPNP
 from graphdyn.models.gat import GAT, GATv2
 from graphdyn.models.gcn import GCN
 from graphdyn.models.gcnii import GCNII
+from graphdyn.models.label_propagation import label_propagation
 from graphdyn.models.mlp import MLP
 from graphdyn.models.norms import NORMS, GraphNorm, PairNorm
 from graphdyn.models.options import Options
@@ -39,6 +40,7 @@ __all__ = [
     "GATv2",
     "GCNII",
     "APPNP",
+    "label_propagation",
     "NORMS",
     "GraphNorm",
     "PairNorm",
