@@ -1,0 +1,158 @@
+"""Is the GPU path right, and how fast is it? One short table, from the source tree, without installation.
+
+    python benchmarks/gpu.py [--device cuda] [--nodes 200000] [--tiny]
+
+First every model is compared with the CPU: logits and parameter gradients, dropout on, same key, so masks must be
+the same bits. Then kernels and whole training epochs are timed with CUDA events; a kernel's bytes over its
+time is set beside the card's own copy bandwidth, measured in the same run. Needs torch, NumPy and Numba only.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from common import save
+
+from graphdyn import Key, Propagation, build, full_batch, node_loss
+from graphdyn.data import csbm, power_law
+from graphdyn.kernels import dropout, edge_softmax, spmm
+
+MODELS = {
+    "mlp": {},
+    "sgc": {},
+    "gcn": {"norm": "batch", "skip": "identity"},
+    "sage": {"norm": "layer"},
+    "gat": {"edge_dropout": 0.3},
+    "gatv2": {},
+    "gcnii": {"layers": 8},
+    "appnp": {},
+}
+
+
+class Timer:
+    """Median seconds of a piece of work: CUDA events on a GPU, the host clock elsewhere."""
+
+    def __init__(self, device: torch.device, repeats: int) -> None:
+        self.device, self.repeats = device, repeats
+
+    def __call__(self, work) -> float:
+        for _ in range(2):
+            work()
+        return statistics.median(self._once(work) for _ in range(self.repeats))
+
+    def _once(self, work) -> float:
+        if self.device.type != "cuda":
+            start = time.perf_counter()
+            work()
+            return time.perf_counter() - start
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1000
+
+
+def gradients(name, options, graph, device):
+    graph = graph.to(device)
+    model = build(name, graph.num_features, graph.num_classes, seed=1, **options).to(device)
+    model.train()
+    batch = full_batch(graph, model.propagation, key=Key(3))
+    logits = model(batch).logits
+    node_loss(logits, batch).backward()
+    return [logits.detach().cpu(), *(p.grad.cpu() for p in model.parameters() if p.grad is not None)]
+
+
+def worst_difference(name, options, graph, device) -> float:
+    """Largest difference between the devices over logits and gradients, relative to their size."""
+    pairs = zip(gradients(name, options, graph, "cpu"), gradients(name, options, graph, device))
+    return max(((a - b).abs().max() / a.abs().max().clamp(min=1e-6)).item() for a, b in pairs)
+
+
+def check(device) -> dict:
+    graph = csbm(key=Key(0))
+    rows = {}
+    for name, options in MODELS.items():
+        rows[name] = worst_difference(name, options, graph, device)
+        verdict = "ok" if rows[name] < 1e-3 else "WRONG"
+        print(f"  {name:6} differs from the CPU by {rows[name]:.1e}  {verdict}", flush=True)
+    return rows
+
+
+def copy_bandwidth(timer, device) -> float:
+    """Bytes a second of a device-to-device copy, read and write counted."""
+    source = torch.empty(2**26 if device.type == "cuda" else 2**23, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() * 4 / timer(lambda: target.copy_(source))
+
+
+def kernels(timer, graph, width, peak) -> dict:
+    matrix = graph.adjacency(Propagation("sym"))
+    csc = matrix.csc
+    n, edges, device = csc.num_dst, csc.num_edges, csc.device
+    x = torch.randn(n, width, device=device)
+    logits = torch.randn(edges, 8, device=device)
+    cases = {
+        f"spmm {width}": (lambda: spmm(matrix, x), 4 * (edges * (width + 2) + n * width)),
+        "edge softmax, 8 heads": (lambda: edge_softmax(csc, logits), 4 * 2 * edges * 8),
+        f"dropout {width}": (lambda: dropout(x, 0.5, 7), 4 * 2 * n * width),
+    }
+    rows = {}
+    for name, (work, moved) in cases.items():
+        seconds = timer(work)
+        rows[name] = {"seconds": seconds, "share_of_copy_bandwidth": moved / seconds / peak}
+        share = 100 * rows[name]["share_of_copy_bandwidth"]
+        print(f"  {name:24} {1000 * seconds:9.3f} ms  {share:6.1f} % of copy bandwidth", flush=True)
+    return rows
+
+
+def epochs(timer, graph, hidden) -> dict:
+    rows = {}
+    for name, options in {"gcn": {"norm": "batch"}, "gat": {"hidden": hidden // 8}}.items():
+        options = {"hidden": hidden, "layers": 3, **options}
+        model = build(name, graph.num_features, graph.num_classes, **options).to(graph.device)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        batch = full_batch(graph, model.propagation, key=Key(0))
+
+        def epoch(model=model, optimizer=optimizer, batch=batch):
+            optimizer.zero_grad()
+            node_loss(model(batch).logits, batch).backward()
+            optimizer.step()
+
+        rows[name] = timer(epoch)
+        print(f"  {name + ' epoch':24} {1000 * rows[name]:9.3f} ms", flush=True)
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--nodes", type=int, default=200_000)
+    parser.add_argument("--tiny", action="store_true", help="a small graph: does it run?")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("gpu.py: no CUDA device here; use --device cpu to try the script.", file=sys.stderr)
+        return 2
+    nodes, repeats, hidden = (2000, 2, 32) if options.tiny else (options.nodes, 20, 256)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    print(f"{name}, torch {torch.__version__}\nagainst the CPU:")
+    results: dict = {"device": name, "difference": check(device)}
+    graph = power_law(nodes, avg_degree=24, num_features=128, num_classes=40, key=Key(0)).to(device)
+    timer = Timer(device, repeats)
+    peak = results["copy_bytes_per_second"] = copy_bandwidth(timer, device)
+    print(f"{graph}\n  copy bandwidth {peak / 1e9:.0f} GB/s")
+    results["kernels"] = kernels(timer, graph, hidden, peak)
+    results["epoch_seconds"] = epochs(timer, graph, hidden)
+    if not options.tiny:
+        print(save(f"gpu-{device.type}", results))
+    return int(any(value >= 1e-3 for value in results["difference"].values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
