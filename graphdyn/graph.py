@@ -371,6 +371,7 @@ def _check_labels(graph: Graph) -> None:
 
 
 def check_split(graph: Graph, split: Split) -> None:
+    """Raise :class:`InputError` if a split does not fit a graph: ids, overlaps, unlabelled nodes."""
     seen = torch.zeros(graph.num_nodes, dtype=torch.uint8, device=graph.device)
     for name, ids in split.parts().items():
         if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= graph.num_nodes):

@@ -8,14 +8,18 @@ from typing import Literal
 
 import torch
 
-from graphdyn.data import cards, download, readers, store
+from graphdyn.data import cards, readers
 from graphdyn.data.assemble import Layout, assemble, check_counts, graph_of
 from graphdyn.data.cards import Card
+from graphdyn.data.download import fetch_all
 from graphdyn.data.places import data_root
 from graphdyn.data.splits import check_split_id, make_split
+from graphdyn.data.store import identity, open_or_build
 from graphdyn.data.structure import Rules
+from graphdyn.data.synthetic import generate
 from graphdyn.errors import DataError, GraphdynError, InputError
 from graphdyn.graph import Graph, check_split
+from graphdyn.keys import Key
 
 STORE_FROM = 4 << 20  # bytes of raw files from which parsing takes longer than mapping a store
 
@@ -42,7 +46,7 @@ def load(
         split: A split id such as ``"public"``, ``"geom-gcn-3"`` or ``"random-20x500x1000-seed7"``;
             a family (``"geom-gcn"``, ``"random-20x500x1000"``) takes the member of ``seed``. By
             default the one that the card names, if any.
-        seed: Member of a family of splits, and the seed of synthetic graphs.
+        seed: Member of a family of splits. The graph itself never depends on it.
         features: ``"sparse"``, ``"dense"``, or ``"auto"``: sparse if wide and mostly zero.
         undirected: Whether every edge gets its reverse; by default as the card says.
         store: Keep the parsed arrays as memory-mapped files in the cache folder; ``"auto"`` does so
@@ -61,7 +65,7 @@ def load(
     split_id = resolve_split(card, split, seed)
     rules = _rules(card, undirected)
     if card.format == "synthetic":
-        graph = _generate(card, seed)
+        graph = _generate(card)
     else:
         _ensure_files(card, folder, split_id, download)
         graph = _from_files(card, folder, rules, features, store)
@@ -97,18 +101,16 @@ def _rules(card: Card, undirected: bool | None) -> Rules:
     return Rules(undirected=both, coalesce=card.coalesce, drop_loops=card.drop_loops)
 
 
-def _generate(card: Card, seed: int) -> Graph:
-    from graphdyn.data.synthetic import generate
-    from graphdyn.keys import Key
-
+def _generate(card: Card) -> Graph:
     options = dict(card.reader)
-    return generate(options.pop("model"), key=Key(seed).fold(card.name), name=card.name, **options)
+    key = Key(options.pop("seed", 0)).fold(card.name)
+    return generate(options.pop("model"), key=key, name=card.name, **options)
 
 
 def _ensure_files(card: Card, root: Path, split: str | None, allowed: bool) -> None:
     missing = [f for f in card.files_for(split) if not (root / f.path).exists()]
     if missing:
-        download.fetch_all(card, missing, root, allowed)
+        fetch_all(card, missing, root, allowed)
 
 
 def _from_files(card: Card, root: Path, rules: Rules, layout: Layout, use_store) -> Graph:
@@ -131,8 +133,7 @@ def _from_store(card: Card, root: Path, rules: Rules, layout: Layout, paths: lis
         _checked(graph_of(card, {k: torch.from_numpy(v) for k, v in arrays.items()}))
         return arrays
 
-    identity = store.identity(card, rules, layout, paths)
-    tensors = store.open_or_build(card.name, identity, build)
+    tensors = open_or_build(card.name, identity(card, rules, layout, paths), build)
     return None if tensors is None else graph_of(card, tensors)
 
 

@@ -32,7 +32,9 @@ def read_table(path: Path, dtype: type = np.int64) -> np.ndarray:
         columns = [column.cast(kind).to_numpy() for column in table.columns]
         for column in columns:
             if column.dtype != dtype:  # a whole number is missing, so the column became float
-                raise DataError(f"raw file {path} has empty cells; delete it and download it again.")
+                raise DataError(
+                    f"raw file {path} has empty cells; delete it and download it again."
+                )
         return np.stack(columns, axis=1)
 
 
