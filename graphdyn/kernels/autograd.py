@@ -162,6 +162,23 @@ class EdgeSoftmaxGrad(Function):
 
 
 @_mapped
+class Argmax(Function):
+    """(D, F) the first edge that carries the maximum: a choice, without gradient."""
+
+    @staticmethod
+    def forward(csc: CSC, x: Tensor) -> Tensor:
+        return ops(x.device).segment_argmax(csc, x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx, _):
+        return None, None
+
+
+@_mapped
 class Take(Function):
     """x at the source of the chosen edge: (D, F)."""
 
@@ -300,6 +317,26 @@ class Dropout(Function):
     @staticmethod
     def backward(ctx, grad):
         return Dropout.apply(grad, *ctx.saved_tensors, ctx.threshold, ctx.bits), None, None, None
+
+
+@_mapped
+class EntryDropout(Function):
+    """The mask of Dropout at the stored entries of a sparse matrix: diagonal, its own transpose."""
+
+    @staticmethod
+    def forward(values: Tensor, row: Tensor, column: Tensor, threshold: int, bits: int) -> Tensor:
+        keep = ops(values.device).keep_entries(row, column, threshold, bits)
+        return torch.where(keep, values * (2.0**32 / (2**32 - threshold)), 0.0)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        _, row, column, ctx.threshold, ctx.bits = inputs
+        ctx.save_for_backward(row, column)
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad = EntryDropout.apply(grad, *ctx.saved_tensors, ctx.threshold, ctx.bits)
+        return grad, None, None, None, None
 
 
 @_mapped

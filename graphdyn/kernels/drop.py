@@ -12,7 +12,6 @@ from torch import Tensor
 
 from graphdyn.errors import InputError
 from graphdyn.kernels import autograd
-from graphdyn.kernels.backend import ops
 from graphdyn.kernels.door import expect, same_type
 from graphdyn.sparse import Sparse
 
@@ -82,9 +81,9 @@ def dropout_values(
     if row_ids is not None:
         expect("dropout_values", "row_ids", row_ids, (csc.num_dst,))
     row = csc.dst if row_ids is None else row_ids[csc.dst]
-    keep = ops(csc.device).keep_entries(row, csc.indices, threshold, bits)
-    scale = 2.0**32 / (2**32 - threshold)
-    return Sparse(csc, torch.where(keep, values * scale, 0.0))
+    dtype, (values,) = same_type("dropout_values", values)
+    dropped = autograd.EntryDropout.apply(values, row, csc.indices, threshold, bits)
+    return Sparse(csc, dropped.to(dtype))
 
 
 def _drop(function, name: str, x: Tensor, p: float, bits: int, ids: Tensor | None) -> Tensor:

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from graphdyn.errors import InputError
 from graphdyn.kernels import autograd
-from graphdyn.kernels.backend import ops
 from graphdyn.kernels.door import expect, same_type
 from graphdyn.sparse import CSC, Sparse
 
@@ -102,5 +101,5 @@ def segment_max(csc: CSC, x: Tensor) -> Tensor:
     """
     dtype, (x,) = same_type("segment_max", x)
     expect("segment_max", "x", x, (csc.num_src, None))
-    best = ops(x.device).segment_argmax(csc, x.detach())
+    best = autograd.Argmax.apply(csc, x)
     return autograd.Take.apply(csc, best, x).to(dtype)
