@@ -2,7 +2,7 @@
 
 from graphdyn.data.cards import Card, card, names
 from graphdyn.data.catalog import available, get, info, verify
-from graphdyn.data.loader import load
+from graphdyn.data.loader import load, resplit
 from graphdyn.data.places import cache_folder, data_root
 from graphdyn.data.splits import random_by_ratio, random_per_class, random_split
 from graphdyn.data.synthetic import csbm, power_law
@@ -16,6 +16,7 @@ from graphdyn.data.transforms import (
 
 __all__ = [
     "load",
+    "resplit",
     "names",
     "card",
     "Card",

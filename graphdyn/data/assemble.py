@@ -7,7 +7,7 @@ Array names: ``indptr``, ``indices``, ``x`` or ``x_indptr`` / ``x_indices`` / ``
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from graphdyn.errors import DataError, InputError
 from graphdyn.graph import Graph
 from graphdyn.sparse import CSC, INT32_MAX, Sparse
 
-Layout = Literal["auto", "dense", "sparse"]
+Layout = Literal["auto", "dense", "sparse", "none"]
 SPARSE_BELOW = 0.25  # density at which 8 bytes a stored entry cost more than 4 bytes a cell
 NARROW = 64  # with fewer columns a dense matrix is small and faster
 
@@ -36,7 +36,7 @@ def assemble(
     Args:
         parts: What a reader returned.
         rules: What happens to reverse edges, duplicates and loops.
-        layout: Features dense or sparse; ``"auto"`` is sparse for wide features that are mostly zero.
+        layout: Features dense or sparse; ``"auto"`` is sparse if they are wide and mostly zero.
         allocate: Where the arrays lie.
         scratch: Folder for edges that do not fit in memory; ``None`` keeps them in memory.
 
@@ -88,6 +88,8 @@ def check_counts(card: Card, graph: Graph, symmetrised: bool) -> None:
     }
     if symmetrised and not card.undirected:
         del wanted["edges"]  # the card counts them as stored
+    if graph.x is None:
+        del wanted["features"]
     for what, (got, expected) in wanted.items():
         if expected is not None and got != expected:
             raise DataError(
@@ -128,8 +130,8 @@ def _weighted(parts: Parts, rules: Rules) -> dict[str, np.ndarray]:
 
 
 def _features(parts: Parts, layout: Layout, allocate: Allocate) -> dict[str, np.ndarray]:
-    if layout not in ("auto", "dense", "sparse"):
-        raise InputError(f"features='{layout}' is not known; choose auto, dense or sparse.")
+    if layout not in get_args(Layout):
+        raise InputError(f"features='{layout}' is not known; choose auto, dense, sparse or none.")
     x = parts.x
     if x is None:
         return {}

@@ -22,6 +22,7 @@ class RawFile:
         sha256: Hex digest, or ``None`` where it is not known.
         member: Name inside the archive at ``url``; ``None`` for a plain file.
         schemes: Split schemes that need it; empty when every load does.
+        features: Whether it holds nothing but node features.
     """
 
     path: str
@@ -29,6 +30,7 @@ class RawFile:
     sha256: str | None = None
     member: str | None = None
     schemes: tuple[str, ...] = ()
+    features: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,11 +129,12 @@ class Card:
         """The scheme which a split id belongs to, if it comes with the data."""
         return next((s for s in self.schemes.values() if split in s.ids), None)
 
-    def files_for(self, split: str | None) -> tuple[RawFile, ...]:
-        """Raw files that loading under a split reads."""
+    def files_for(self, split: str | None, features: bool = True) -> tuple[RawFile, ...]:
+        """Raw files that loading under a split reads, with or without node features."""
         scheme = self.scheme_of(split)
         needed = {scheme.name} if scheme else set()
-        return tuple(f for f in self.files if not f.schemes or needed & set(f.schemes))
+        wanted = (f for f in self.files if features or not f.features)
+        return tuple(f for f in wanted if not f.schemes or needed & set(f.schemes))
 
 
 def parse_card(text: str, origin: str) -> Card:
@@ -174,6 +177,7 @@ def _files(source: dict[str, Any]) -> list[RawFile]:
                 sha256=entry.get("sha256") or None,
                 member=entry.get("member", member),
                 schemes=tuple(source.get("schemes", ())),
+                features=source.get("features", False),
             )
         )
     return out
@@ -206,6 +210,7 @@ def card(name: str) -> Card:
     """
     if name.endswith(".toml"):
         return _own_card(Path(name))
+    name = name.lower()
     if name not in names():
         raise unknown("data set", name, names())
     found = parse_card((_folder() / f"{name}.toml").read_text("utf-8"), f"datasets/{name}.toml")

@@ -47,7 +47,8 @@ def load(
             a family (``"geom-gcn"``, ``"random-20x500x1000"``) takes the member of ``seed``. By
             default the one that the card names, if any.
         seed: Member of a family of splits. The graph itself never depends on it.
-        features: ``"sparse"``, ``"dense"``, or ``"auto"``: sparse if wide and mostly zero.
+        features: ``"sparse"``, ``"dense"``, ``"auto"`` (sparse if wide and mostly zero), or
+            ``"none"``, which needs no raw file of features.
         undirected: Whether every edge gets its reverse; by default as the card says.
         store: Keep the parsed arrays as memory-mapped files in the cache folder; ``"auto"`` does so
             for raw files above 4 MiB. Such tensors are paged in as they are read.
@@ -67,12 +68,43 @@ def load(
     if card.format == "synthetic":
         graph = _generate(card)
     else:
-        _ensure_files(card, folder, split_id, download)
+        _ensure_files(card.files_for(split_id, features != "none"), card, folder, download)
         graph = _from_files(card, folder, rules, features, store)
     check_counts(card, graph, rules.undirected)
-    if split_id is None:
-        return graph
-    chosen = make_split(graph, card, folder, split_id, seed)
+    return graph if split_id is None else _split(graph, card, folder, split_id, seed)
+
+
+def resplit(
+    graph: Graph,
+    name: str,
+    root: str | os.PathLike | None = None,
+    split: str | None = None,
+    *,
+    seed: int = 0,
+) -> Graph:
+    """A loaded graph under another split of its data set, without reading the graph again.
+
+    Args:
+        graph: From :func:`load`, possibly transformed; its nodes must still be those of the raw files.
+        name: As in :func:`load`, likewise ``root``, ``split`` and ``seed``.
+        root: See ``name``.
+        split: See ``name``.
+        seed: See ``name``.
+
+    Returns:
+        The same structure, features and labels.
+
+    Raises:
+        InputError: If the split is not known.
+        DataError: If its files are missing or corrupt.
+    """
+    card, folder = cards.card(name), data_root(root)
+    split_id = resolve_split(card, split, seed)
+    return graph if split_id is None else _split(graph, card, folder, split_id, seed)
+
+
+def _split(graph: Graph, card: Card, folder: Path, split_id: str, seed: int) -> Graph:
+    chosen = make_split(graph, card, folder, split_id, seed).to(graph.device)
     try:
         check_split(graph, chosen)
     except InputError as error:
@@ -107,21 +139,21 @@ def _generate(card: Card) -> Graph:
     return generate(options.pop("model"), key=key, name=card.name, **options)
 
 
-def _ensure_files(card: Card, root: Path, split: str | None, allowed: bool) -> None:
-    missing = [f for f in card.files_for(split) if not (root / f.path).exists()]
+def _ensure_files(needed, card: Card, root: Path, allowed: bool) -> None:
+    missing = [file for file in needed if not (root / file.path).exists()]
     if missing:
         fetch_all(card, missing, root, allowed)
 
 
 def _from_files(card: Card, root: Path, rules: Rules, layout: Layout, use_store) -> Graph:
-    paths = [root / f.path for f in card.files if not f.schemes]
+    paths = [root / f.path for f in card.files_for(None, layout != "none")]
     if use_store == "auto":
         use_store = sum(p.stat().st_size for p in paths) >= STORE_FROM
     if use_store:
         graph = _from_store(card, root, rules, layout, paths)
         if graph is not None:
             return graph
-    arrays = assemble(readers.read(card, root), rules, layout)
+    arrays = assemble(readers.read(card, root, layout != "none"), rules, layout)
     return _checked(graph_of(card, {k: torch.from_numpy(v) for k, v in arrays.items()}))
 
 
@@ -129,7 +161,7 @@ def _from_store(card: Card, root: Path, rules: Rules, layout: Layout, paths: lis
     """The graph out of the store, built now if need be; ``None`` if the cache cannot hold it."""
 
     def build(allocate, scratch) -> dict:
-        arrays = assemble(readers.read(card, root), rules, layout, allocate, scratch)
+        arrays = assemble(readers.read(card, root, layout != "none"), rules, layout, allocate, scratch)
         _checked(graph_of(card, {k: torch.from_numpy(v) for k, v in arrays.items()}))
         return arrays
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphdyn.data import readers
 from graphdyn.data.cards import Card, Scheme
 from graphdyn.data.parts import reading
 from graphdyn.errors import DataError, InputError
@@ -196,13 +197,11 @@ def _csv_folder(card: Card, root: Path, scheme: Scheme, index: int) -> Ids:
 
 
 def _by_reader(card: Card, root: Path, scheme: Scheme, index: int) -> Ids:
-    """Formats whose split is stored in a way of their own: ``split_ids`` of the reader."""
-    import importlib
-
-    module = importlib.import_module(f"graphdyn.data.readers.{card.format.replace('-', '_')}")
-    if not hasattr(module, "split_ids"):
+    """Formats whose split is stored in a way of their own."""
+    reader = readers.module(card)
+    if not hasattr(reader, "split_ids"):
         raise DataError(f"the format '{card.format}' of {card.name} stores no splits.")
-    return module.split_ids(card, root, index)
+    return reader.split_ids(card, root, index)
 
 
 _READ: dict[str, Callable[[Card, Path, Scheme, int], Ids]] = {
