@@ -135,8 +135,10 @@ class Graph:
         return self._cache[propagation]
 
     def with_split(self, split: Split) -> Graph:
-        """The same graph under another split."""
-        return replace(self, split=split)
+        """The same graph under another split; propagation matrices already computed are shared."""
+        out = replace(self, split=split)
+        object.__setattr__(out, "_cache", self._cache)
+        return out
 
     def to(self, device: torch.device | str) -> Graph:
         """The same graph on another device."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from graphdyn.batch import full_batch
 from graphdyn.checkpoint import below, pack_optimizer, prefixed, unpack_optimizer
 from graphdyn.config import Config
-from graphdyn.data import load, row_normalize
+from graphdyn.data import load, resplit, row_normalize
 from graphdyn.errors import GraphdynError, InputError, Interrupted
 from graphdyn.evaluation import Scores, evaluate
 from graphdyn.graph import Graph
@@ -102,14 +102,16 @@ class Job:
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config, self.device = config, device
         start = time.perf_counter()
-        self.graph = _load(config, config.first_seed)
+        self.graph = _load(config, device)
         self.precompute = time.perf_counter() - start
         Seed(self, config.first_seed)  # refuses what cannot be built, before anything is written
 
     def graph_of(self, seed: int) -> Graph:
-        """The graph under the split of a seed, on the device."""
-        graph = self.graph if seed == self.config.first_seed else _load(self.config, seed)
-        return graph.to(self.device)
+        """The graph under the split of a seed."""
+        config = self.config
+        graph = resplit(self.graph, config.dataset, config.data_root, config.split, seed=seed)
+        _check_classes(graph)
+        return graph
 
     def train(self, record: Record, stop: Stop) -> dict[str, Any]:
         """All seeds that are not done yet; returns the summary."""
@@ -292,15 +294,15 @@ def spread(values: list[float]) -> dict[str, Any] | None:
     return {"mean": statistics.fmean(values), "std": std, "n": len(values), "values": values}
 
 
-def _load(config: Config, seed: int) -> Graph:
-    graph = load(config.dataset, root=config.data_root, split=config.split, seed=seed)
+def _load(config: Config, device: torch.device) -> Graph:
+    graph = load(config.dataset, config.data_root, config.split, seed=config.first_seed)
     if graph.split is None:
         raise InputError(f"{config.dataset} has no split of its own; name one with --split.")
     if graph.x is None or graph.y is None:
         lacks = "features" if graph.x is None else "labels"
         raise InputError(f"{config.dataset} has no {lacks}, so no model can be trained on it.")
-    _check_classes(graph)
-    return row_normalize(graph) if config.features == "row" else graph
+    graph = row_normalize(graph) if config.features == "row" else graph
+    return graph.to(device)
 
 
 def _check_classes(graph: Graph) -> None:
@@ -317,22 +319,25 @@ def _check_classes(graph: Graph) -> None:
         )
 
 
+_MODEL_FIELDS = (
+    "hidden",
+    "layers",
+    "norm",
+    "skip",
+    "order",
+    "activation",
+    "head",
+    "dropout",
+    "input_dropout",
+    "edge_dropout",
+)
+
+
 def _build(config: Config, graph: Graph, seed: int) -> nn.Module:
-    head = {} if config.head is None else {"head": config.head}
-    return build(
-        config.model,
-        graph.num_features,
-        graph.num_classes,
-        hidden=config.hidden,
-        layers=config.layers,
-        norm=config.norm,
-        skip=config.skip,
-        order=config.order,
-        activation=config.activation,
-        dropout=config.dropout,
-        input_dropout=config.input_dropout,
-        edge_dropout=config.edge_dropout,
-        seed=seed,
-        **head,
-        **config.model_options,
-    )
+    options = {name: getattr(config, name) for name in _MODEL_FIELDS}
+    options = {name: value for name, value in options.items() if value is not None}
+    twice = sorted((options.keys() | {"seed"}) & config.model_options.keys())
+    if twice:
+        raise InputError(f"model_options names {', '.join(twice)}, which has a flag of its own.")
+    options |= config.model_options
+    return build(config.model, graph.num_features, graph.num_classes, seed=seed, **options)

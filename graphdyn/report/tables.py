@@ -55,35 +55,43 @@ def labels(configs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def print_runs(folders: Sequence[Path]) -> None:
-    """One row a run: test and validation at the selected epoch, time, memory."""
+    """One row a run: test and validation at the selected epoch, epochs, time; fits 80 columns."""
     from rich.console import Console
     from rich.table import Table
 
     runs = [read_run(Path(folder)) for folder in folders]
-    table = Table(title="test at the best validation epoch, mean ± std over seeds, in per cent")
-    for name in ("run", "split", "metric"):
-        table.add_column(name, overflow="fold")
-    for name in ("test", "validation", "seeds", "best epoch", "parameters", "train s", "all s"):
-        table.add_column(name, justify="right")
+    table = Table(caption="test at the best validation epoch, in per cent: mean ± std over seeds")
+    table.add_column("run", overflow="fold")
+    for name in ("test", "validation", "seeds", "best epoch", "seconds"):
+        table.add_column(name, justify="right", no_wrap=name in ("test", "validation"))
     for run, label in zip(runs, labels([run["config"] for run in runs])):
         table.add_row(label, *_cells(run["summary"]))
-    Console().print(table)
+    console = Console()
+    console.print(table)
     for run in runs:
-        print(f"folder: {run['folder']}")
+        console.print(f"{run['folder']}: {_facts(run['summary'])}", soft_wrap=True, highlight=False)
 
 
 def _cells(summary: dict[str, Any] | None) -> list[str]:
     if summary is None:
         return ["not finished"]
-    splits = summary["split"]
+    best, seconds = summary["best_epoch"], summary["seconds"]
     return [
-        splits[0] if len(splits) == 1 else f"{len(splits)} splits",
-        summary["metric"],
         percent(summary["test"]),
         percent(summary["validation"]),
         str(len(summary["seeds"])),
-        f"{sum(summary['best_epoch']) / len(summary['best_epoch']):.0f}",
-        f"{summary['parameters']:,}",
-        f"{summary['seconds']['compute']:.1f}",
-        f"{summary['seconds']['total']:.1f}",
+        f"{sum(best) / len(best):.0f}",
+        f"{seconds['total']:.1f}",
     ]
+
+
+def _facts(summary: dict[str, Any] | None) -> str:
+    if summary is None:
+        return "the same train command goes on from the last checkpoint"
+    splits, seconds = summary["split"], summary["seconds"]
+    split = f"split {splits[0]}" if len(splits) == 1 else f"{len(splits)} splits"
+    return (
+        f"{summary['metric']}, {split}, {summary['parameters']:,} parameters, "
+        f"{seconds['compute']:.1f} s training, {seconds['evaluate']:.1f} s evaluation, "
+        f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB peak, {summary['device']}"
+    )

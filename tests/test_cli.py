@@ -1,0 +1,109 @@
+"""The command line: exit codes, one sentence an error, tables and pictures that say the truth."""
+
+import struct
+
+import pytest
+
+from graphdyn.cli import main
+
+TRAIN = ["train", "--dataset", "csbm", "--hidden", "8", "--epochs", "3", "--seeds", "2"]
+
+
+def test_train_prints_the_table_and_report_draws_the_curves(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main([*TRAIN, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "gcn on csbm" in printed
+    assert str(out) in printed.replace("\n", "")
+
+    assert main(["report", str(out)]) == 0
+    data = (out / "curves.png").read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", data[16:24])
+    assert width > 800
+    assert height > 300
+
+
+def test_report_compares_runs_and_names_what_differs(tmp_path, capsys):
+    for norm in ("none", "batch"):
+        assert main([*TRAIN, "--norm", norm, "--out", str(tmp_path / norm)]) == 0
+    capsys.readouterr()
+    png = tmp_path / "both.png"
+    assert main(["report", str(tmp_path / "none"), str(tmp_path / "batch"), "--png", str(png)]) == 0
+    printed = capsys.readouterr().out
+    assert "norm none" in printed
+    assert "norm batch" in printed
+    assert png.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean train"),
+        (["train", "--dataset", "coraa", "--out", "x"], "unknown data set 'coraa'"),
+        (["train", "--config", "absent.toml"], "cannot read absent.toml"),
+        (["report", "nowhere"], "nowhere holds no run"),
+        (["data", "info", "coraa"], "unknown data set 'coraa'"),
+        (["data", "info"], "needs the name of a data set"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_two(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("graphdyn: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--nonsense", "3"], "--nonsense"),
+        (["train", "--layers", "many"], "--layers"),
+        (["train", "--dropout", "2"], "dropout is 2.0; it must lie in [0, 1)"),
+        (["report"], "RUN"),
+        (["data", "fetch", "cora"], "fetch"),
+    ],
+)
+def test_words_that_do_not_parse_end_with_two(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+def test_help_and_version(capsys):
+    assert main(["--help"]) == 0
+    assert "doctor" in capsys.readouterr().out
+    assert main([]) == 2
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("graphdyn ")
+
+
+def test_data_list_info_verify(capsys, tmp_path):
+    assert main(["data", "list", "--data-root", str(tmp_path)]) == 0
+    assert "ogbn-papers100m" in capsys.readouterr().out.lower()
+    assert main(["data", "info", "cora", "--data-root", str(tmp_path)]) == 0
+    assert "2,708" in capsys.readouterr().out
+    assert main(["data", "verify", "cora", "--data-root", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert "missing" in captured.out
+    assert "graphdyn data get cora" in captured.err
+
+
+@pytest.mark.dataset
+def test_verify_passes_on_the_real_files(data_root, capsys):
+    assert main(["data", "verify", "cora", "--data-root", str(data_root)]) == 0
+    assert "missing" not in capsys.readouterr().out
+
+
+def test_doctor_names_versions_and_data(capsys):
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert "torch " in printed
+    assert "numba" in printed
+    assert "csbm" in printed

@@ -1,0 +1,284 @@
+"""A run: recorded, selected on validation, resumed to the bit however it was stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from graphdyn.config import Config
+from graphdyn.errors import GraphdynError, InputError, RecordError
+from graphdyn.record import read_metrics
+from graphdyn.runner import Selection, run, spread
+
+SMALL = {"dataset": "csbm", "hidden": 16, "layers": 2, "epochs": 12, "seeds": 2, "norm": "batch"}
+ADAM = {"optimizer": "adam", "schedule": "CosineAnnealingLR", "schedule_options": {"T_max": 12}}
+
+
+def config(tmp_path, name="run", **changes):
+    return Config(**{**SMALL, "out": tmp_path / name, **changes})
+
+
+def table(folder):
+    """The metrics without the clock, which no two runs share."""
+    return read_metrics(folder).drop_columns(["seconds"]).to_pylist()
+
+
+def weights(folder):
+    return [load_file(path) for path in sorted((folder / "weights").iterdir())]
+
+
+def assert_same_run(a, b):
+    assert table(a) == table(b)
+    for one, other in zip(weights(a), weights(b), strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[k], other[k]) for k in one)
+    first, second = (json.loads((f / "summary.json").read_text()) for f in (a, b))
+    for key in ("test", "validation", "best_epoch", "epochs", "seeds", "split"):
+        assert first[key] == second[key]
+
+
+def test_the_run_folder_is_complete(tmp_path):
+    summary = run(config(tmp_path))
+
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        ".lock", "checkpoint.safetensors", "config.json", "metrics.parquet", "summary.json", "weights",
+    ]  # fmt: skip
+    assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["seeds"] == [0, 1]
+    assert summary["split"] == ["random-20x500x1000-seed0"]
+    assert summary["test"]["n"] == 2
+    assert summary["test"]["mean"] == pytest.approx(sum(summary["test"]["values"]) / 2)
+    assert set(summary["seconds"]) == {
+        "precompute", "sample", "gather", "transfer", "compute", "instruments", "evaluate", "total",
+    }  # fmt: skip
+    parts = sum(v for k, v in summary["seconds"].items() if k != "total")
+    assert summary["seconds"]["total"] == pytest.approx(parts, abs=1e-6)
+
+
+def test_the_reported_epoch_is_the_first_with_the_best_validation_value(tmp_path):
+    summary = run(config(tmp_path, seeds=1, epochs=30))
+    rows = table(tmp_path / "run")
+    valid = {r["epoch"]: r["value"] for r in rows if (r["name"], r["group"]) == ("accuracy", "valid")}
+    test = {r["epoch"]: r["value"] for r in rows if (r["name"], r["group"]) == ("accuracy", "test")}
+
+    best = max(valid.values())
+    expected = min(epoch for epoch, value in valid.items() if value == best)
+
+    assert summary["best_epoch"] == [expected]
+    assert summary["test"]["values"] == [test[expected]]
+    assert summary["validation"]["values"] == [best]
+
+
+def test_the_weights_kept_are_those_of_the_reported_epoch(tmp_path):
+    import graphdyn as gd
+
+    summary = run(config(tmp_path, seeds=1, epochs=30))
+    graph = gd.load("csbm")
+    model = gd.GCN(graph.num_features, graph.num_classes, hidden=16, norm="batch", dropout=0.5)
+    model.load_state_dict(weights(tmp_path / "run")[0])
+    scores = gd.evaluate(model, graph, gd.full_batch(graph, model.propagation))
+    assert scores.metric["test"] == summary["test"]["values"][0]
+
+
+def test_selection_by_loss_and_patience(tmp_path):
+    summary = run(config(tmp_path, seeds=1, epochs=200, select="loss", patience=5, lr=0.05))
+    rows = table(tmp_path / "run")
+    losses = [r["value"] for r in rows if (r["name"], r["group"]) == ("loss", "valid")]
+
+    best = min(range(len(losses)), key=losses.__getitem__) + 1
+
+    assert summary["best_epoch"] == [best]
+    assert summary["epochs"] == [best + 5]
+    assert len(losses) == best + 5
+
+
+def test_selection_keeps_the_first_of_equals():
+    class Scores:
+        metric = {"valid": 0.5}
+
+    selection = Selection()
+    assert selection.offer(1, 0.5, Scores)
+    assert not selection.offer(2, 0.5, Scores)
+    assert (selection.epoch, selection.waited) == (1, 1)
+    assert not selection.offer(3, float("nan"), Scores)
+
+
+def test_seeds_differ_and_the_same_seed_does_not(tmp_path):
+    run(config(tmp_path, "a"))
+    run(config(tmp_path, "b"))
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    first, second = weights(tmp_path / "a")
+    assert not torch.equal(first["convs.0.lin.weight"], second["convs.0.lin.weight"])
+
+
+def test_a_later_seed_alone_equals_that_seed_among_others(tmp_path):
+    together = run(config(tmp_path, "a", seeds=3))
+    alone = run(config(tmp_path, "b", seeds=1, first_seed=2))
+    assert alone["test"]["values"] == together["test"]["values"][2:]
+
+
+def test_the_global_generator_is_neither_read_nor_seeded(tmp_path):
+    before = torch.get_rng_state()
+    run(config(tmp_path))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_split_family_takes_another_member_each_seed(tmp_path):
+    summary = run(config(tmp_path, split="random-0.5-0.25-0.25", epochs=2))
+    assert summary["split"] == ["random-0.5-0.25-0.25-seed0", "random-0.5-0.25-0.25-seed1"]
+
+
+def test_a_finished_run_answers_at_once(tmp_path):
+    first = run(config(tmp_path))
+    stamp = (tmp_path / "run" / "metrics.parquet").stat().st_mtime_ns
+    assert run(config(tmp_path)) == first
+    assert (tmp_path / "run" / "metrics.parquet").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("optimizer", [{}, ADAM, {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}}])
+@pytest.mark.parametrize("stop_at", [1, 7, 12, 15])
+def test_a_run_stopped_between_any_two_epochs_ends_in_the_same_bits(tmp_path, monkeypatch, stop_at, optimizer):
+    run(config(tmp_path, "straight", **optimizer))
+
+    from graphdyn import runner
+
+    class Died(Exception):
+        pass
+
+    with monkeypatch.context() as patch:
+        original, calls = runner.Seed.epoch, []
+
+        def dying(self, steps, record):
+            if len(calls) == stop_at:
+                raise Died
+            calls.append(1)
+            original(self, steps, record)
+
+        patch.setattr(runner.Seed, "epoch", dying)
+        with pytest.raises(Died):
+            run(config(tmp_path, "broken", checkpoint_seconds=0.0, **optimizer))
+
+    run(config(tmp_path, "broken", **optimizer))
+
+    assert_same_run(tmp_path / "straight", tmp_path / "broken")
+
+
+COMMAND = [
+    sys.executable, "-m", "graphdyn", "train", "--dataset", "csbm", "--hidden", "16", "--epochs", "60",
+    "--seeds", "2", "--norm", "batch", "--threads", "1", "--checkpoint-seconds", "0",
+]  # fmt: skip
+
+
+def started(folder, epochs):
+    """A running command that has written so many checkpoints."""
+    process = subprocess.Popen([*COMMAND, "--out", str(folder)], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if len(list(folder.glob("metrics/*.arrow"))) >= epochs:
+            return process
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.kill()
+    raise AssertionError("the run did not get under way")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    subprocess.run([*COMMAND, "--out", str(folder)], check=True, capture_output=True)
+    return folder
+
+
+def test_killed_with_nine_and_started_again_ends_in_the_same_bits(tmp_path, straight):
+    folder = tmp_path / "run"
+    for epochs in (5, 70):
+        process = started(folder, epochs)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+    subprocess.run([*COMMAND, "--out", str(folder)], check=True, capture_output=True)
+    assert_same_run(straight, folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_resumable_run_and_says_so(tmp_path, straight, number):
+    folder = tmp_path / "run"
+    process = started(folder, 10)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "goes on from there" in errors
+    assert "Traceback" not in errors
+    subprocess.run([*COMMAND, "--out", str(folder)], check=True, capture_output=True)
+    assert_same_run(straight, folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "coraa"}, "unknown data set 'coraa'; did you mean cora"),
+        ({"model": "gcm"}, "unknown model 'gcm'; did you mean .*gcn"),
+        ({"norm": "bach"}, "unknown norm 'bach'; did you mean batch"),
+        ({"model_options": {"hidden": 8}}, "names hidden, which has a flag of its own"),
+        ({"model_options": {"beads": 8}}, "unknown option of gcn 'beads'"),
+        ({"split": "public"}, "has no split 'public'"),
+        ({"device": "cuda:99"}, "was asked for, but torch .* sees"),
+        ({"device": "tpu"}, "unknown device 'tpu'"),
+        ({"weight_decay_for": {"frist": 0.1}}, "did you mean first"),
+        ({"optimizer_options": {"bogus": 1}}, "refused its options"),
+        ({"skip": "dense-cat", "head": "conv"}, "head='linear'"),
+    ],
+)
+def test_bad_input_leaves_nothing_behind(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        run(config(tmp_path, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_without_a_training_node_is_named(tmp_path):
+    with pytest.raises(InputError, match="no training node of class"):
+        run(config(tmp_path, split="random-0.003-0.4-0.4"))
+
+
+def test_a_loss_that_explodes_is_one_sentence_and_no_summary(tmp_path):
+    with pytest.raises(GraphdynError, match="loss became (nan|inf) at seed 0, epoch"):
+        run(config(tmp_path, lr=1e30, optimizer="sgd", norm="none", weight_decay=0.0, epochs=50))
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere; see the next test")
+def test_an_unwritable_folder_is_one_sentence(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(RecordError, match="cannot write to"):
+        run(config(tmp_path))
+    tmp_path.chmod(0o700)
+
+
+def test_a_place_that_cannot_hold_a_folder_is_one_sentence():
+    with pytest.raises(RecordError, match="cannot write to"):
+        run(Config(**SMALL, out=Path("/proc/graphdyn")))
+
+
+def test_spread_of_one_value_has_no_std():
+    assert spread([0.5]) == {"mean": 0.5, "std": None, "n": 1, "values": [0.5]}
+    assert spread([0.25, 0.75])["std"] == pytest.approx(0.5 / 2**0.5)
+    assert spread([]) is None
+
+
+def test_settings_of_the_process_come_back(tmp_path):
+    run(config(tmp_path, threads=2, deterministic=True, epochs=2))
+    assert torch.get_num_threads() == 1
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_bfloat16_trains(tmp_path):
+    summary = run(config(tmp_path, precision="bfloat16", epochs=30, seeds=1))
+    assert summary["test"]["mean"] > 0.4
