@@ -14,7 +14,7 @@ from graphdyn.batch import Batch
 from graphdyn.graph import Propagation
 from graphdyn.models.mlp import MLP
 from graphdyn.models.options import Options, positive, probability
-from graphdyn.models.propagate import Hop, aggregate, blend, drop_edges
+from graphdyn.models.propagate import Hop, aggregate, blend, drop_edges, source_ids
 from graphdyn.models.stack import Output, edge_site
 
 
@@ -56,7 +56,7 @@ class APPNP(torch.nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """Logits of the last block's targets; the hidden states are the K propagated logits."""
-        z = z0 = self.mlp.run(batch.x, batch).logits
+        z = z0 = self.mlp.run(batch.x, batch, source_ids(batch)).logits
         key, p = batch.key if self.training else None, self.options.edge_dropout
         hidden = []
         for k in range(self.num_hops):

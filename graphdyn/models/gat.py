@@ -16,10 +16,10 @@ from torch import Tensor
 from graphdyn.batch import Block
 from graphdyn.errors import InputError
 from graphdyn.graph import Features, Propagation
-from graphdyn.kernels import dropout, edge_softmax, gat_scores, gatv2_scores, spmm
+from graphdyn.kernels import edge_softmax, gat_scores, gatv2_scores, spmm
 from graphdyn.models.options import Options, positive
 from graphdyn.models.parameters import Linear, glorot, linear
-from graphdyn.models.propagate import Hop, prefix
+from graphdyn.models.propagate import Hop, drop_coefficients, prefix
 from graphdyn.models.stack import Slot, Stack
 from graphdyn.sparse import Sparse
 
@@ -43,9 +43,7 @@ class _Attention(torch.nn.Module):
         csc = block.adjacency.csc
         if block.scale is not None:
             logits = logits + block.scale.log().to(logits.dtype).unsqueeze(1)
-        alpha = edge_softmax(csc, logits)
-        if hop.key is not None:
-            alpha = dropout(alpha, self.edge_dropout, hop.key.bits, block.edge_id)
+        alpha = drop_coefficients(hop, self.edge_dropout, edge_softmax(csc, logits))
         out = spmm(Sparse(csc, alpha), x)
         out = out.mean(1) if self.average else out.flatten(1)
         return (out if self.bias is None else out + self.bias,)

@@ -13,7 +13,7 @@ from graphdyn.errors import InputError
 from graphdyn.graph import Features, Propagation
 from graphdyn.models.options import Options
 from graphdyn.models.parameters import Linear
-from graphdyn.models.propagate import Hop, prefix
+from graphdyn.models.propagate import Hop, prefix, target_ids
 from graphdyn.models.stack import Output, Slot, Stack
 
 
@@ -62,5 +62,7 @@ class MLP(Stack):
 
     def forward(self, batch: Batch) -> Output:
         """Logits of the last block's targets; hidden states are none."""
-        x = prefix(batch.x, batch.blocks[-1].num_dst) if batch.blocks else batch.x
-        return self.run(x, batch)
+        if not batch.blocks:
+            return self.run(batch.x, batch, None)
+        last = batch.blocks[-1]
+        return self.run(prefix(batch.x, last.num_dst), batch, target_ids(last))

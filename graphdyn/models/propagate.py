@@ -11,9 +11,10 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
-from graphdyn.batch import Block
+from graphdyn.batch import Batch, Block
 from graphdyn.graph import Features
 from graphdyn.kernels import dropout, spmm
+from graphdyn.kernels.door import eager
 from graphdyn.keys import Key
 from graphdyn.models.parameters import linear
 from graphdyn.sparse import CSC, Sparse
@@ -72,6 +73,7 @@ def _weight_first(csc: CSC, weight: Tensor, needs_grad: bool) -> bool:
     return first < last
 
 
+@eager
 def drop_edges(hop: Hop, p: float) -> Block:
     """The block with inverted dropout of its values; loops are kept exact.
 
@@ -90,8 +92,14 @@ def drop_edges(hop: Hop, p: float) -> Block:
     return replace(block, adjacency=Sparse(csc, kept))
 
 
+@eager
+def drop_coefficients(hop: Hop, p: float, alpha: Tensor) -> Tensor:
+    """Inverted dropout of (E, H) attention coefficients, those of loops too, keyed by edge id."""
+    return alpha if hop.key is None else dropout(alpha, p, hop.key.bits, hop.block.edge_id)
+
+
 def blend(z: Tensor, h0: Tensor, share: float) -> Tensor:
-    """``(1 - share) z + share h0``: the initial residual, h0 cut to the rows of z."""
+    """Return ``(1 - share) z + share h0``: the initial residual, h0 cut to the rows of z."""
     return torch.add(share * prefix(h0, z.shape[0]), z, alpha=1.0 - share)
 
 
@@ -116,12 +124,14 @@ def prefix(x: Features, rows: int) -> Features:
 
 def dense(x: Features) -> Tensor:
     """Sparse features as a dense tensor, dense ones as they are."""
-    return x.to_dense() if isinstance(x, Sparse) else x
+    if not isinstance(x, Sparse):
+        return x
+    return x.to_dense(torch.float32 if x.values is None else x.values.dtype)
 
 
-def source_ids(block: Block) -> Tensor | None:
-    """Global ids of the sources; ``None`` when they are all nodes in order."""
-    return block.node_id
+def source_ids(batch: Batch) -> Tensor | None:
+    """Global ids of the rows of ``batch.x``; ``None`` when they are all nodes in order."""
+    return batch.block(0).node_id if batch.blocks else None
 
 
 def target_ids(block: Block) -> Tensor | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -17,14 +17,13 @@ from torch.nn import Module, ModuleList, Parameter
 from graphdyn.batch import Batch
 from graphdyn.graph import Features, Propagation
 from graphdyn.kernels import dropout, dropout_values, relu_dropout
+from graphdyn.kernels.door import eager
 from graphdyn.keys import Key
 from graphdyn.models.norms import build_norm
 from graphdyn.models.options import Options
 from graphdyn.models.parameters import Linear
 from graphdyn.models.propagate import Hop, blend, dense, prefix, source_ids, target_ids
 from graphdyn.sparse import Sparse
-
-F = TypeVar("F", bound=Callable)
 
 
 class Output(NamedTuple):
@@ -159,12 +158,20 @@ class Stack(Module):
 
     def forward(self, batch: Batch) -> Output:
         """Logits and hidden states of a batch; the same code for the full graph and for blocks."""
-        return self.run(batch.x, batch)
+        return self.run(batch.x, batch, source_ids(batch))
 
-    def run(self, x: Features, batch: Batch) -> Output:
-        """As :meth:`forward`, with features of the caller's."""
+    def run(self, x: Features, batch: Batch, ids: Tensor | None) -> Output:
+        """As :meth:`forward`, on other rows.
+
+        Args:
+            x: (N, F) features of these rows.
+            batch: Gives blocks and key.
+            ids: (N,) global ids of the rows; ``None`` when they are all nodes in order.
+
+        Returns:
+            As :meth:`forward`.
+        """
         pre, key = self.options.pre, batch.key if self.training else None
-        ids = source_ids(batch.block(0)) if batch.blocks else None
         h, h0 = self._encode(x, key, ids)
         hidden: list[Tensor] = []
         read: list[Tensor] = []
@@ -189,7 +196,7 @@ class Stack(Module):
         return Output(self.head(self._jump(read)), tuple(hidden))
 
     def _encode(self, x: Features, key: Key | None, ids: Tensor | None) -> tuple[Any, Any]:
-        """First state (features, perhaps sparse, or a projection) and h0 where options ask for one."""
+        """First state (features, or a projection), and h0 where the options ask for one."""
         h = drop_features(x, self.options.input_dropout, key, ids)
         if self.encoder is None:
             return h, None
@@ -276,11 +283,6 @@ def activate(h: Tensor, name: str) -> Tensor:
     if name == "none":
         return h
     return torch.relu(h) if name == "relu" else torch.nn.functional.elu(h)
-
-
-def eager(function: F) -> F:
-    """Keep a function out of torch.compile: a trace would hold the masks of one step's key."""
-    return cast(F, torch.compiler.disable(function))
 
 
 @eager
