@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "errors": ("GraphdynError", "InputError"),
-    "sparse": ("CSC", "Sparse"),
     "keys": ("Key",),
+    "sparse": ("CSC", "Sparse"),
     "graph": ("Graph", "Propagation", "Split"),
     "data": ("load", "row_normalize"),
     "batch": ("Batch", "Block", "full_batch"),
@@ -66,9 +66,9 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "GraphdynError",
     "InputError",
+    "Key",
     "CSC",
     "Sparse",
-    "Key",
     "Graph",
     "Propagation",
     "Split",

@@ -136,6 +136,7 @@ class Job:
         assert self.graph.split is not None
         ledger = {name: sum(r["seconds"][name] for r in results) for name in LEDGER}
         ledger["precompute"] += self.precompute
+        ledger["total"] += self.precompute
         return {
             "id": config.id,
             "dataset": config.dataset,

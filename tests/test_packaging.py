@@ -66,7 +66,7 @@ def test_core_imports_need_only_torch_numpy_and_numba():
         "class Absent:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name.split('.')[0] in {'tyro', 'ogb', 'pymetis', 'rich', 'pyarrow', 'safetensors',\n"
-        "                                  'torch_geometric', 'networkx', 'matplotlib', 'pandas'}:\n"
+        "                                  'torch_geometric', 'matplotlib', 'pandas'}:\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
         "import graphdyn as gd\n"
