@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from graphdyn.kernels import autograd
-from graphdyn.kernels.door import expect, same_type
+from graphdyn.kernels.door import eager, expect, same_type
 from graphdyn.sparse import CSC
 
 
+@eager
 def edge_softmax(csc: CSC, logits: Tensor) -> Tensor:
     """Softmax over the edges into each target, one a head; the maximum is subtracted first.
 
@@ -27,6 +28,7 @@ def edge_softmax(csc: CSC, logits: Tensor) -> Tensor:
     return autograd.EdgeSoftmax.apply(csc, logits).to(dtype)
 
 
+@eager
 def gat_scores(csc: CSC, a_src: Tensor, a_dst: Tensor, slope: float) -> Tensor:
     """GAT's attention logits ``leaky_relu(a_src[u] + a_dst[v])`` (Velickovic et al. 2018, eq. 3).
 
@@ -49,6 +51,7 @@ def gat_scores(csc: CSC, a_src: Tensor, a_dst: Tensor, slope: float) -> Tensor:
     return autograd.PairScores.apply(csc, float(slope), *gates, a_src, a_dst).to(dtype)
 
 
+@eager
 def gatv2_scores(csc: CSC, x_src: Tensor, x_dst: Tensor, att: Tensor, slope: float) -> Tensor:
     """GATv2's logits ``sum_f att * leaky_relu(x_src[u] + x_dst[v])`` (Brody et al. 2022, eq. 7).
 

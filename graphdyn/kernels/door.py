@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from graphdyn.errors import InputError
 
-F = TypeVar("F", bound=Callable)
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+def eager(function: Callable[P, R]) -> Callable[P, R]:
+    """Keep a public kernel out of ``torch.compile``: the graph breaks there, and the numbers stay.
+
+    ``torch.compiler.disable`` would import torch's compiler, over a second, before anyone asks for it;
+    the lazy form below is what torch's own optimisers use, and it costs nothing until that is loaded.
+    """
+    hidden = torch._disable_dynamo(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return (hidden if "torch._dynamo" in sys.modules else function)(*args, **kwargs)
+
+    return call
 
 
 def same_type(name: str, *tensors: Tensor | None) -> tuple[torch.dtype, list[Tensor | None]]:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from graphdyn.errors import InputError
 from graphdyn.kernels import autograd
-from graphdyn.kernels.door import expect, same_type
+from graphdyn.kernels.door import eager, expect, same_type
 from graphdyn.sparse import Sparse
 
 
+@eager
 def dropout(x: Tensor, p: float, bits: int, ids: Tensor | None = None) -> Tensor:
     """Inverted dropout whose mask is a function of ``bits`` and the row's id alone.
 
@@ -35,6 +36,7 @@ def dropout(x: Tensor, p: float, bits: int, ids: Tensor | None = None) -> Tensor
     return _drop(autograd.Dropout, "dropout", x, p, bits, ids)
 
 
+@eager
 def relu_dropout(x: Tensor, p: float, bits: int, ids: Tensor | None = None) -> Tensor:
     """``dropout(relu(x), ...)`` in one pass that keeps nothing but its output.
 
@@ -55,9 +57,8 @@ def relu_dropout(x: Tensor, p: float, bits: int, ids: Tensor | None = None) -> T
     return _drop(autograd.ReluDropout, "relu_dropout", x, p, bits, ids)
 
 
-def dropout_values(
-    matrix: Sparse, p: float, bits: int, row_ids: Tensor | None = None
-) -> Sparse:
+@eager
+def dropout_values(matrix: Sparse, p: float, bits: int, row_ids: Tensor | None = None) -> Sparse:
     """Keyed dropout of a sparse matrix: entry (r, c) meets the same fate as in its dense form.
 
     Args:
@@ -76,7 +77,9 @@ def dropout_values(
     if threshold == 0:
         return matrix
     csc = matrix.csc
-    values = torch.ones(csc.num_edges, device=csc.device) if matrix.values is None else matrix.values
+    values = (
+        torch.ones(csc.num_edges, device=csc.device) if matrix.values is None else matrix.values
+    )
     expect("dropout_values", "values", values, (csc.num_edges,))
     if row_ids is not None:
         expect("dropout_values", "row_ids", row_ids, (csc.num_dst,))

@@ -6,10 +6,11 @@ from torch import Tensor
 
 from graphdyn.errors import InputError
 from graphdyn.kernels import autograd
-from graphdyn.kernels.door import expect, same_type
+from graphdyn.kernels.door import eager, expect, same_type
 from graphdyn.sparse import CSC, Sparse
 
 
+@eager
 def spmm(matrix: Sparse, x: Tensor) -> Tensor:
     """Sparse matrix times dense matrix, one product a head: ``out[v] = sum of value * x[u]``.
 
@@ -32,6 +33,7 @@ def spmm(matrix: Sparse, x: Tensor) -> Tensor:
     return autograd.SpMM.apply(csc, False, values, x).to(dtype)
 
 
+@eager
 def sddmm(csc: CSC, dst: Tensor, src: Tensor) -> Tensor:
     """Inner products along the edges: ``out[e] = <dst[v], src[u]>``.
 
@@ -54,11 +56,13 @@ def sddmm(csc: CSC, dst: Tensor, src: Tensor) -> Tensor:
     return autograd.SDDMM.apply(csc, dst, src).to(dtype)
 
 
+@eager
 def gather_src(csc: CSC, x: Tensor) -> Tensor:
     """(S, ...) -> (E, ...): the row of each edge's source. Transpose of :func:`sum_src`."""
     return _gather("gather_src", csc, x, "src", csc.num_src)
 
 
+@eager
 def gather_dst(csc: CSC, x: Tensor) -> Tensor:
     """(D, ...) -> (E, ...): the row of each edge's target. Transpose of :func:`sum_dst`."""
     return _gather("gather_dst", csc, x, "dst", csc.num_dst)
@@ -70,11 +74,13 @@ def _gather(name: str, csc: CSC, x: Tensor, side: str, size: int) -> Tensor:
     return autograd.Gather.apply(csc, side, x).to(dtype)
 
 
+@eager
 def sum_dst(csc: CSC, e: Tensor) -> Tensor:
     """(E, ...) -> (D, ...): the sum over the edges into each target."""
     return _segment_sum("sum_dst", csc, e, "dst")
 
 
+@eager
 def sum_src(csc: CSC, e: Tensor) -> Tensor:
     """(E, ...) -> (S, ...): the sum over the edges out of each source."""
     return _segment_sum("sum_src", csc, e, "src")
@@ -86,6 +92,7 @@ def _segment_sum(name: str, csc: CSC, e: Tensor, side: str) -> Tensor:
     return autograd.SegmentSum.apply(csc, side, e).to(dtype)
 
 
+@eager
 def segment_max(csc: CSC, x: Tensor) -> Tensor:
     """Largest source feature of each target; the gradient goes to the first edge that attains it.
 

@@ -67,12 +67,25 @@ def spmm_heads(first, last, indptr, indices, perm, values, x, out):
     heads, width = x.shape[1], x.shape[2]
     for v in range(first, last):
         out[v] = 0
-        for e in range(indptr[v], indptr[v + 1]):
-            weight = values[e if perm is None else perm[e]]
-            column = x[indices[e]]
+        e, end = indptr[v], indptr[v + 1]
+        while e + 4 <= end:
+            u0, u1, u2, u3 = indices[e], indices[e + 1], indices[e + 2], indices[e + 3]
             for h in range(heads):
+                w0 = values[e if perm is None else perm[e], h]
+                w1 = values[e + 1 if perm is None else perm[e + 1], h]
+                w2 = values[e + 2 if perm is None else perm[e + 2], h]
+                w3 = values[e + 3 if perm is None else perm[e + 3], h]
                 for f in range(width):
-                    out[v, h, f] += weight[h] * column[h, f]
+                    near = out[v, h, f] + w0 * x[u0, h, f] + w1 * x[u1, h, f]
+                    out[v, h, f] = near + w2 * x[u2, h, f] + w3 * x[u3, h, f]
+            e += 4
+        while e < end:
+            u0 = indices[e]
+            for h in range(heads):
+                w0 = values[e if perm is None else perm[e], h]
+                for f in range(width):
+                    out[v, h, f] += w0 * x[u0, h, f]
+            e += 1
 
 
 @jit("contract", "reassoc")

@@ -58,7 +58,7 @@ def spmm(csc: CSC, values: Tensor | None, x: Tensor, flip: bool) -> Tensor:
     out = empty((indptr.size - 1, *x.shape[1:]), x.dtype)
     loop = loops.spmm if x.dim() == 2 else loops.spmm_heads
     perm = None if values is None else perm
-    work = indices.size * x[0].numel() if x.shape[0] else 0
+    work = indices.size * (x.numel() // max(1, x.shape[0]))
     run(loop, cuts, work, indptr, indices, perm, *_arrays(values, x, out))
     return out
 
@@ -80,7 +80,14 @@ def segment_sum(csc: CSC, e: Tensor, side: str) -> Tensor:
     cuts, indptr, _, perm = _rows(csc, side == "src")
     out = empty((indptr.size - 1, *e.shape[1:]), e.dtype)
     flat = e.reshape(e.shape[0], e.shape[1:].numel())
-    run(loops.segment_sum, cuts, e.numel(), indptr, perm, *_arrays(flat, out.view(-1, flat.shape[1])))
+    run(
+        loops.segment_sum,
+        cuts,
+        e.numel(),
+        indptr,
+        perm,
+        *_arrays(flat, out.view(-1, flat.shape[1])),
+    )
     return out
 
 

@@ -22,7 +22,9 @@ def _announce_csr_beta() -> None:
     """Torch says once a process that CSR is beta; users of graphdyn need not hear it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.tensor([], dtype=torch.int64), [], (1, 1))
+        torch.sparse_csr_tensor(
+            torch.tensor([0, 0]), torch.tensor([], dtype=torch.int64), [], (1, 1)
+        )
 
 
 _announce_csr_beta()
@@ -126,7 +128,7 @@ def put(csc: CSC, best: Tensor, grad: Tensor) -> Tensor:
 
 
 def _gate(z: Tensor, slope: float) -> Tensor:
-    return torch.where(z > 0, 1.0, slope).to(z.dtype)
+    return torch.full_like(z, slope).masked_fill_(z > 0, 1.0)
 
 
 def pair_scores(csc: CSC, slope: float, gates, y_src: Tensor, y_dst: Tensor) -> Tensor:

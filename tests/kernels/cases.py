@@ -19,7 +19,9 @@ EDGES = {
 
 def pattern(name, index=torch.int32) -> CSC:
     src, dst, num_src, num_dst = EDGES[name]
-    csc, _ = compress(np.array(src, dtype=np.int64), np.array(dst, dtype=np.int64), num_src, num_dst)
+    csc, _ = compress(
+        np.array(src, dtype=np.int64), np.array(dst, dtype=np.int64), num_src, num_dst
+    )
     return CSC(csc.indptr.to(index), csc.indices.to(index), num_src)
 
 

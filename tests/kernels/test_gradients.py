@@ -112,7 +112,9 @@ def test_values_and_gradients_are_those_of_dense_algebra(kernel, name, index, ba
     torch.testing.assert_close(out, expected)
     grad = randn(*out.shape, seed=9)
     got = torch.autograd.grad(out, args, grad)
-    torch.testing.assert_close(got, torch.autograd.grad(expected, args, grad, materialize_grads=True))
+    torch.testing.assert_close(
+        got, torch.autograd.grad(expected, args, grad, materialize_grads=True)
+    )
 
 
 @pytest.mark.parametrize("name", [n for n in EDGES if n != "no targets"])
