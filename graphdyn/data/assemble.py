@@ -150,7 +150,7 @@ def _features(parts: Parts, layout: Layout, allocate: Allocate) -> dict[str, np.
 def _sparse(x) -> dict[str, np.ndarray]:
     import scipy.sparse as sp
 
-    matrix = sp.csr_array(x)
+    matrix: Any = sp.csr_array(x)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     kind = np.int32 if max(matrix.nnz, *matrix.shape) <= INT32_MAX else np.int64

@@ -163,7 +163,7 @@ def parse_card(text: str, origin: str) -> Card:
 
 
 def _files(source: dict[str, Any]) -> list[RawFile]:
-    """The files of one ``[[source]]``: an entry is a digest, or a table with ``url``, ``member``."""
+    """The files of one ``[[source]]``: an entry is a digest, or a table with ``url`` ..."""
     into, base, archive = source["into"], source.get("base"), source.get("archive")
     out = []
     for name, entry in source["files"].items():

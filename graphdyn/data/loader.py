@@ -41,7 +41,8 @@ def load(
     them.
 
     Args:
-        name: A name of ``graphdyn data list``, or the path of a card of your own (``my/graph.toml``).
+        name: A name of ``graphdyn data list``, or the path of a card of your own
+            (``my/graph.toml``).
         root: Folder of raw files; by default ``$GRAPHDYN_DATA``, else a folder in the user's cache.
         split: A split id such as ``"public"``, ``"geom-gcn-3"`` or ``"random-20x500x1000-seed7"``;
             a family (``"geom-gcn"``, ``"random-20x500x1000"``) takes the member of ``seed``. By
@@ -85,7 +86,8 @@ def resplit(
     """A loaded graph under another split of its data set, without reading the graph again.
 
     Args:
-        graph: From :func:`load`, possibly transformed; its nodes must still be those of the raw files.
+        graph: From :func:`load`, possibly transformed; its nodes must still be those of the raw
+            files.
         name: As in :func:`load`, likewise ``root``, ``split`` and ``seed``.
         root: See ``name``.
         split: See ``name``.
@@ -100,6 +102,7 @@ def resplit(
     """
     card, folder = cards.card(name), data_root(root)
     split_id = resolve_split(card, split, seed)
+    _ensure_files([f for f in card.files_for(split_id) if f.schemes], card, folder, True)
     return graph if split_id is None else _split(graph, card, folder, split_id, seed)
 
 
@@ -161,7 +164,9 @@ def _from_store(card: Card, root: Path, rules: Rules, layout: Layout, paths: lis
     """The graph out of the store, built now if need be; ``None`` if the cache cannot hold it."""
 
     def build(allocate, scratch) -> dict:
-        arrays = assemble(readers.read(card, root, layout != "none"), rules, layout, allocate, scratch)
+        arrays = assemble(
+            readers.read(card, root, layout != "none"), rules, layout, allocate, scratch
+        )
         _checked(graph_of(card, {k: torch.from_numpy(v) for k, v in arrays.items()}))
         return arrays
 

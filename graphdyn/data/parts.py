@@ -60,6 +60,14 @@ def whole(src: np.ndarray, dst: np.ndarray) -> EdgeChunks:
 
 
 @contextmanager
+def reading_npz(path: Path):
+    """An open ``.npz`` without pickles, under :func:`reading`."""
+    # The file is opened here: np.load leaves it open if it turns out to be no zip.
+    with reading(path), path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        yield file
+
+
+@contextmanager
 def reading(path: Path):
     """Turn whatever goes wrong while a raw file is read into one sentence that names the file."""
     try:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from graphdyn.data import readers
 from graphdyn.data.cards import Card, Scheme
-from graphdyn.data.parts import reading
+from graphdyn.data.parts import reading, reading_npz
 from graphdyn.errors import DataError, InputError
 from graphdyn.graph import Graph, Split
 from graphdyn.keys import Key
@@ -54,7 +54,8 @@ def make_split(graph: Graph, card: Card, root: Path, split: str, seed: int = 0) 
     scheme = card.scheme_of(split)
     if scheme is not None:
         ids = _READ[scheme.read](card, root, scheme, scheme.ids.index(split))
-        return Split(*(torch.from_numpy(np.sort(part).astype(np.int64)) for part in ids), split)
+        train, valid, test = (torch.from_numpy(np.sort(part).astype(np.int64)) for part in ids)
+        return Split(train, valid, test, split)
     return random_split(graph, split, seed)
 
 
@@ -63,8 +64,8 @@ def random_split(graph: Graph, split: str, seed: int = 0) -> Split:
 
     Args:
         graph: With labels.
-        split: ``random-AxBxC`` (A training nodes a class, B validation, C or ``rest`` test nodes) or
-            ``random-a-b-c`` (shares of the labelled nodes), optionally followed by ``-seedN``.
+        split: ``random-AxBxC`` (A training nodes a class, B validation, C or ``rest`` test nodes)
+            or ``random-a-b-c`` (shares of the labelled nodes), optionally followed by ``-seedN``.
         seed: Used where the id names none.
 
     Raises:
@@ -149,13 +150,13 @@ def _shuffled_labelled(graph: Graph, key: Key) -> Tensor:
 
 
 def _split(train: Tensor, valid: Tensor, test: Tensor, name: str) -> Split:
-    return Split(*(part.sort().values for part in (train, valid, test)), name)
+    return Split(train.sort().values, valid.sort().values, test.sort().values, name)
 
 
 def _mask_file(card: Card, root: Path, scheme: Scheme, index: int) -> Ids:
     """One ``.npz`` a split with train_mask, val_mask, test_mask of shape (N,)."""
     path = root / scheme.file.format(index=index)
-    with reading(path), np.load(path, allow_pickle=False) as file:
+    with reading_npz(path) as file:
         train, valid, test = (file[f"{part}_mask"] for part in ("train", "val", "test"))
         return np.flatnonzero(train), np.flatnonzero(valid), np.flatnonzero(test)
 
@@ -163,7 +164,7 @@ def _mask_file(card: Card, root: Path, scheme: Scheme, index: int) -> Ids:
 def _mask_rows(card: Card, root: Path, scheme: Scheme, index: int) -> Ids:
     """The data set's ``.npz`` with train_masks, val_masks, test_masks of shape (splits, N)."""
     path = root / scheme.file
-    with reading(path), np.load(path, allow_pickle=False) as file:
+    with reading_npz(path) as file:
         train, valid, test = (file[f"{part}_masks"][index] for part in ("train", "val", "test"))
         return np.flatnonzero(train), np.flatnonzero(valid), np.flatnonzero(test)
 
@@ -171,7 +172,7 @@ def _mask_rows(card: Card, root: Path, scheme: Scheme, index: int) -> Ids:
 def _index_file(card: Card, root: Path, scheme: Scheme, index: int) -> Ids:
     """One ``.npz`` a split with node ids train, valid, test."""
     path = root / scheme.file.format(index=index)
-    with reading(path), np.load(path, allow_pickle=False) as file:
+    with reading_npz(path) as file:
         return file["train"], file["valid"], file["test"]
 
 

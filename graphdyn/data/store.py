@@ -1,7 +1,7 @@
 """Parsed graphs kept as memory-mapped ``.npy`` files in the cache folder.
 
-A store is named by what it was built from (raw files, card, options, version of the format), so it never
-goes stale; it is built in a temporary folder and renamed, so it is never half there.
+A store is named by what it was built from (raw files, card, options, version of the format), so it
+never goes stale; it is built in a temporary folder and renamed, so it is never half there.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def open_or_build(name: str, digest: str, build: Build) -> dict[str, torch.Tenso
         build: Called with an allocator and a scratch folder; returns the arrays.
 
     Returns:
-        Tensors over memory-mapped files, or ``None`` (and one warning) if the cache folder cannot be
-        written or is full. Writing into them changes this process's copy only, never the files.
+        Tensors over memory-mapped files, or ``None`` (and one warning) if the cache folder cannot
+        be written or is full. Writing into them changes this process's copy only, never the files.
     """
     folder = cache_folder() / "store" / f"{name}-{digest}"
     tensors = _open(folder)
@@ -84,10 +84,7 @@ def _build(folder: Path, build: Build) -> None:
         scratch.mkdir()
         for name, array in build(_allocator(work), scratch).items():
             if not isinstance(array, np.memmap):
-                mapped = _allocator(work)(name, array.shape, array.dtype)
-                mapped[...] = array
-                array = mapped
-            array.flush()
+                _allocator(work)(name, array.shape, array.dtype)[...] = array
         shutil.rmtree(scratch)
         sizes = {p.name: p.stat().st_size for p in work.glob("*.npy")}
         (work / "manifest.json").write_text(json.dumps(sizes, sort_keys=True))
@@ -108,7 +105,7 @@ def _publish(work: Path, folder: Path) -> None:
 
 
 def _allocator(folder: Path) -> Allocate:
-    """Arrays in files whose blocks exist before they are written: a full disk is an error, no SIGBUS."""
+    """Arrays in files whose blocks exist before they are written: a full disk raises, no SIGBUS."""
 
     def allocate(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         path = folder / f"{name}.npy"
@@ -149,8 +146,8 @@ def _open(folder: Path) -> dict[str, torch.Tensor] | None:
 def map_npy(path: Path) -> torch.Tensor:
     """An ``.npy`` file as a tensor whose pages are read when they are touched.
 
-    The mapping is private: nothing written to the tensor reaches the file, so torch need not be told
-    that it is read-only, and no swap is reserved for it where the system allows.
+    The mapping is private: nothing written to the tensor reaches the file, so torch need not be
+    told that it is read-only, and no swap is reserved for it where the system allows.
     """
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
@@ -166,8 +163,9 @@ def map_npy(path: Path) -> torch.Tensor:
 
 
 def _private_map(descriptor: int) -> mmap.mmap:
-    if hasattr(mmap, "MAP_NORESERVE"):
+    no_reserve = getattr(mmap, "MAP_NORESERVE", None)
+    if no_reserve is not None:
         # Without it, a mapping larger than memory is refused: its pages could all be written.
-        flags = mmap.MAP_PRIVATE | mmap.MAP_NORESERVE
+        flags = mmap.MAP_PRIVATE | no_reserve
         return mmap.mmap(descriptor, 0, flags, mmap.PROT_READ | mmap.PROT_WRITE)
     return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)

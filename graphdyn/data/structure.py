@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +25,9 @@ BINS = 1 << 16  # resolution of the histogram which cuts the targets into ranges
 class Allocate(Protocol):
     """Makes an uninitialised array: in memory, or in a file of the store."""
 
-    def __call__(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray: ...
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Array of a name, shape and dtype."""
+        ...
 
 
 def in_memory(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -182,7 +185,7 @@ def _deal(edges, n: int, bounds: np.ndarray, rules: Rules, scratch: Path | None)
     spill = scratch if len(bounds) > 2 else None
     buckets = [
         _Bucket(int(lo), int(hi), spill / f"bucket{i}" if spill else None)
-        for i, (lo, hi) in enumerate(zip(bounds[:-1], bounds[1:]))
+        for i, (lo, hi) in enumerate(pairwise(bounds))
     ]
     for keys in _keys(edges, n, rules):
         if len(buckets) == 1:

@@ -1,4 +1,4 @@
-"""Synthetic graphs of a stated signal: contextual stochastic block model, degree-corrected power law.
+"""Synthetic graphs of a stated signal: contextual block model, degree-corrected power law.
 
 Both are a function of a :class:`~graphdyn.keys.Key`; no global generator is read.
 """
@@ -50,13 +50,13 @@ def csbm(
     """Contextual stochastic block model (Deshpande, Sen, Montanari, Mossel 2018).
 
     With K equal classes and average degree d, nodes of one class are joined with probability
-    ``(d + (K - 1) lam sqrt(d)) / N`` and nodes of two with ``(d - lam sqrt(d)) / N``; the features of a
-    node are ``sqrt(mu / N) m_class + z / sqrt(F)``, z standard normal. For K = 2 the means are plus and
-    minus one Gaussian vector of covariance I / F, which is the model of the paper. There the classes can
-    be told better than by chance exactly if ``lam^2 + mu^2 / gamma > 1`` with ``gamma = N / F`` (their
-    equation 4, for large d). For K > 2 each of the K - 1 directions carries the signals lam (times
-    sqrt(d), in the adjacency) and mu (squared singular value, in the features); the threshold is then a
-    guide and not a theorem.
+    ``(d + (K - 1) lam sqrt(d)) / N`` and nodes of two with ``(d - lam sqrt(d)) / N``; a node's
+    features are ``m_class + z / sqrt(F)``, z standard normal. For K = 2 this is the model of the
+    paper: the means are ``+-sqrt(mu / N) u`` with u Gaussian of covariance I / F. There, for large
+    d, the classes can be told better than by chance if and only if ``lam^2 + mu^2 / gamma > 1``
+    with ``gamma = N / F``. For K > 2 each of the K - 1 directions that tell classes apart carries
+    the signals lam (eigenvalue ``lam sqrt(d)`` of the expected adjacency) and mu (squared singular
+    value of the expected features); the threshold is then a guide and no theorem.
 
     Args:
         num_nodes: N.
@@ -96,7 +96,7 @@ def csbm(
 
 
 def _block_edges(bounds: np.ndarray, inside: float, across: float, key: Key):
-    """Pairs i < j of nodes sorted by class, each kept with the probability of its pair of classes."""
+    """Pairs i < j of nodes sorted by class, each kept with the probability of its classes."""
     src, dst = [], []
     for a in range(len(bounds) - 1):
         na = int(bounds[a + 1] - bounds[a])
@@ -115,7 +115,7 @@ def _block_edges(bounds: np.ndarray, inside: float, across: float, key: Key):
 
 
 def _bernoulli_hits(count: int, p: float, rng: np.random.Generator) -> np.ndarray:
-    """Which of ``count`` trials succeed: gaps between successes are geometric (Batagelj, Brandes 2005)."""
+    """Which of ``count`` trials succeed, by geometric gaps (Batagelj, Brandes 2005)."""
     if p <= 0 or count == 0:
         return np.empty(0, np.int64)
     size = int(count * p + 6 * math.sqrt(count * p) + 16)
@@ -147,8 +147,8 @@ def _noisy(classes: np.ndarray, means: np.ndarray, sigma: float, key: Key) -> to
 
 
 def _undirected(src: np.ndarray, dst: np.ndarray, n: int) -> CSC:
-    arrays = build_csc(lambda: iter([(src, dst)]), n, Rules(undirected=True))
-    return CSC(*(torch.from_numpy(a) for a in arrays), n)
+    indptr, indices = build_csc(lambda: iter([(src, dst)]), n, Rules(undirected=True))
+    return CSC(torch.from_numpy(indptr), torch.from_numpy(indices), n)
 
 
 def power_law(
@@ -168,10 +168,10 @@ def power_law(
 ) -> Graph:
     """Degree-corrected block model with a power law of degrees (Karrer, Newman 2011).
 
-    ``N d / 2`` pairs are drawn: the first end in proportion to the nodes' expected degrees, the second
-    likewise, with probability ``homophily`` within the first one's community and else anywhere. Loops
-    are dropped and repeated pairs merged, so hubs and the mean degree come out a little smaller. The
-    share of edges within communities is ``homophily + (1 - homophily) / K``.
+    ``N d / 2`` pairs are drawn: the first end in proportion to the nodes' expected degrees, the
+    second likewise, with probability ``homophily`` within the first one's community and else
+    anywhere. Loops are dropped and repeated pairs merged, so hubs and the mean degree come out a
+    little smaller. The share of edges within communities is ``homophily + (1 - homophily) / K``.
 
     Args:
         num_nodes: N.
@@ -181,9 +181,11 @@ def power_law(
         num_features: F; 0 for none.
         homophily: See above, in [0, 1].
         signal: Distance of class means over the standard deviation 1 of the noise: features are
-            ``signal / sqrt(2) m_class + z``, the m orthonormal where F >= K (else random unit vectors).
+            ``signal / sqrt(2) m_class + z``, the m orthonormal where F >= K (else random unit
+            vectors).
         label_noise: Probability that a node's label is drawn anew, uniformly.
-        max_degree: Largest expected degree; by default ``sqrt(N d)``, above which pairs must repeat.
+        max_degree: Largest expected degree; by default ``sqrt(N d)``, above which pairs must
+            repeat.
         split: Id of a random split, or ``None``.
         key: Randomness.
         name: For records.
@@ -208,8 +210,8 @@ def power_law(
             src, dst = _pairs(min(EDGE_CHUNK, total - start), ranks, n, k, homophily, rng)
             yield order[src], order[dst]
 
-    arrays = build_csc(edges, n, Rules(undirected=True, drop_loops=True))
-    csc = CSC(*(torch.from_numpy(a) for a in arrays), n)
+    indptr, indices = build_csc(edges, n, Rules(undirected=True, drop_loops=True))
+    csc = CSC(torch.from_numpy(indptr), torch.from_numpy(indices), n)
     y = _relabel(community, k, label_noise, key.fold("labels"))
     x = None
     if num_features:
@@ -234,8 +236,8 @@ def _check_power_law(n, k, degree, exponent, homophily, label_noise) -> None:
 class _Ranks:
     """Ranks 0..R-1 drawn in proportion to ``(rank + shift)^-b`` by the inverse of its integral.
 
-    With b = 1 / (exponent - 1) these weights have a power-law density of that exponent; the shift caps
-    the largest weight at ``ratio`` times the mean.
+    With b = 1 / (exponent - 1) these weights have a power-law density of that exponent; the shift
+    caps the largest weight at ``ratio`` times the mean.
     """
 
     def __init__(self, size: int, exponent: float, ratio: float):

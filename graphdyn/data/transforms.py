@@ -92,5 +92,6 @@ def _take(value: Tensor | None, nodes: Tensor) -> Tensor | None:
 
 
 def _restrict(split: Split, new: Tensor) -> Split:
-    parts = (new[ids] for ids in split.parts().values())
-    return Split(*(ids[ids >= 0].sort().values for ids in parts), split.id)
+    train, valid, test = (new[ids] for ids in split.parts().values())
+    kept = (part[part >= 0].sort().values for part in (train, valid, test))
+    return Split(*kept, id=split.id)

@@ -36,6 +36,13 @@ def _new_object(cls: type, base: type, state: Any) -> Any:
     return object.__new__(cls)
 
 
+def _encode(text: str, encoding: str) -> bytes:
+    """How Python 3 writes bytes for Python 2."""
+    if encoding != "latin1":
+        raise DataError("the pickle uses an unexpected encoding; refused.")
+    return text.encode("latin1")
+
+
 def _csr_class() -> type:
     from scipy.sparse import csr_matrix
 
@@ -47,6 +54,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("__builtin__", "list"): list,
     ("builtins", "list"): list,
     ("__builtin__", "object"): object,
+    ("_codecs", "encode"): _encode,
     ("copy_reg", "_reconstructor"): _new_object,
     ("copyreg", "_reconstructor"): _new_object,
     ("numpy", "ndarray"): np.ndarray,

@@ -1,7 +1,8 @@
 """Readers, one raw format a file: ``read(card, root) -> Parts``. A new format is a new file here.
 
-Where features lie in a file of their own, ``read`` leaves them out and ``read_features(card, root)``
-gives them; where the split is stored in a way of its own, ``split_ids(card, root, index)`` does.
+Where features lie in a file of their own, ``read`` leaves them out and ``read_features(card,
+root)`` gives them; where the split is stored in a way of its own, ``split_ids(card, root, index)``
+does.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from graphdyn.data.cards import Card
-from graphdyn.data.parts import Parts, reading, whole
+from graphdyn.data.parts import Parts, reading_npz, whole
 
 
 def read(card: Card, root: Path) -> Parts:
@@ -16,16 +16,16 @@ def read(card: Card, root: Path) -> Parts:
     Raises:
         DataError: If a file is missing or corrupt.
     """
-    with reading(_path(card, root, "graph")) as path, np.load(path, allow_pickle=False) as file:
+    with reading_npz(_path(card, root, "graph")) as file:
         src, dst = file["row"], file["col"]
-    with reading(_path(card, root, "data")) as path, np.load(path, allow_pickle=False) as file:
+    with reading_npz(_path(card, root, "data")) as file:
         x, y = file["feature"], file["label"]
     return Parts(len(y), whole(src, dst), x, y)
 
 
 def split_ids(card: Card, root: Path, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The split in ``node_types``: 1 train, 2 validation, 3 test."""
-    with reading(_path(card, root, "data")) as path, np.load(path, allow_pickle=False) as file:
+    with reading_npz(_path(card, root, "data")) as file:
         kind = file["node_types"]
         return np.flatnonzero(kind == 1), np.flatnonzero(kind == 2), np.flatnonzero(kind == 3)
 

@@ -1,8 +1,8 @@
 """Edge lists of your own: a folder with a few ``.csv`` or ``.npy`` files, or a single ``.npz``.
 
-Names: ``edges`` (source, target, and optionally a weight), ``features``, ``labels``, and node ids
-``train``, ``valid``, ``test``. CSV files hold numbers, comma separated, no header; ``.gz`` is read
-too. In the ``.npz``, ``edges`` may also be (2, E) as in PyG, and ``weight`` stands beside it.
+Names: ``edges`` of shape (E, 2), source and target, or (E, 3) with a weight, or ``edge_index`` of
+shape (2, E) as in PyG; ``features``, ``labels``, ``weight``; and node ids ``train``, ``valid``,
+``test``. CSV files hold numbers, comma separated, no header; ``.gz`` is read too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from graphdyn.data.cards import Card
-from graphdyn.data.parts import Parts, reading, whole
+from graphdyn.data.parts import Parts, reading, reading_npz, whole
 from graphdyn.data.tables import read_table
 from graphdyn.errors import DataError
 
@@ -23,14 +23,18 @@ def read(card: Card, root: Path) -> Parts:
     Raises:
         DataError: If the edges are missing or a file is corrupt.
     """
-    arrays = _arrays(card, root, ("edges", "weight", "features", "labels"))
+    arrays = _arrays(card, root, ("edges", "edge_index", "weight", "features", "labels"))
+    if "edge_index" in arrays:
+        arrays["edges"] = arrays["edge_index"].T
     if "edges" not in arrays:
         raise DataError(f"{root / card.folder} holds no edges.csv, edges.npy or edges in a .npz.")
     src, dst, weight = _columns(arrays["edges"])
     x, y = arrays.get("features"), arrays.get("labels")
     sizes = {len(a) for a in (x, y) if a is not None} or {int(max(src.max(), dst.max())) + 1}
     if len(sizes) > 1:
-        raise DataError(f"{card.name}: features and labels have {sorted(sizes)} rows; make them equal.")
+        raise DataError(
+            f"{card.name}: features and labels have {sorted(sizes)} rows; make them equal."
+        )
     n = card.counts.nodes or sizes.pop()
     if y is not None and card.task == "multiclass":
         y = y.reshape(len(y))
@@ -43,7 +47,9 @@ def split_ids(card: Card, root: Path, index: int) -> tuple[np.ndarray, np.ndarra
     for part in ("train", "valid", "test"):
         if part not in arrays:
             raise DataError(f"{root / card.folder} holds no {part}.csv or {part}.npy.")
-    train, valid, test = (arrays[part].reshape(-1).astype(np.int64) for part in ("train", "valid", "test"))
+    train, valid, test = (
+        arrays[part].reshape(-1).astype(np.int64) for part in ("train", "valid", "test")
+    )
     return train, valid, test
 
 
@@ -51,7 +57,7 @@ def _arrays(card: Card, root: Path, names: tuple[str, ...]) -> dict[str, np.ndar
     folder = root / card.folder
     if "file" in card.reader:
         path = folder / card.reader["file"]
-        with reading(path), np.load(path, allow_pickle=False) as file:
+        with reading_npz(path) as file:
             return {name: file[name] for name in names if name in file.files}
     found = ((name, _array(folder, name)) for name in names)
     return {name: array for name, array in found if array is not None}
@@ -69,10 +75,8 @@ def _array(folder: Path, name: str) -> np.ndarray | None:
 
 
 def _columns(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    if edges.ndim == 2 and edges.shape[0] == 2 and edges.shape[1] not in (2, 3):
-        edges = edges.T
     if edges.ndim != 2 or edges.shape[1] not in (2, 3) or not len(edges):
-        raise DataError(f"edges have shape {edges.shape}; expected (E, 2), (E, 3) or (2, E).")
+        raise DataError(f"edges have shape {edges.shape}; expected (E, 2), or (E, 3) with weights.")
     ends = edges[:, :2].astype(np.int64)
     if (ends != edges[:, :2]).any():
         raise DataError("edges hold node ids that are not whole numbers.")

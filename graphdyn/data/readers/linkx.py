@@ -1,7 +1,7 @@
 """Facebook100 networks (Traud, Mucha, Porter 2012) as in LINKX (Lim et al. 2021): one MATLAB file.
 
-Seven columns of metadata a student. Gender is the label (0 is unknown and becomes -1); every other column
-becomes one-hot over the values that occur, the unknown value 0 included, as in PyG.
+Seven columns of metadata a student. Gender is the label (0 is unknown and becomes -1); every other
+column becomes one-hot over the values that occur, the unknown value 0 included, as in PyG.
 """
 
 from __future__ import annotations

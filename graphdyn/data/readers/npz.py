@@ -1,17 +1,18 @@
-"""Sparse ``.npz`` of Shchur et al. (2018) and Bojchevski & Guennemann (2018): citation, Amazon, Coauthor.
+"""Sparse ``.npz`` of Shchur et al. (2018) and Bojchevski & Günnemann (2018).
 
-Adjacency, attributes and labels as CSR arrays. As in PyG, attributes become 0 or 1 where the card says
+Adjacency and attributes as CSR arrays. As in PyG, attributes become 0 or 1 where the card says
 ``binarise``; the published counts are those after adding reverse edges and dropping loops.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from graphdyn.data.cards import Card
-from graphdyn.data.parts import Parts, reading, whole
+from graphdyn.data.parts import Parts, reading_npz, whole
 
 
 def read(card: Card, root: Path) -> Parts:
@@ -21,7 +22,7 @@ def read(card: Card, root: Path) -> Parts:
         DataError: If the file is missing or corrupt.
     """
     path = root / card.folder / "raw" / card.reader["file"]
-    with reading(path), np.load(path, allow_pickle=False) as file:
+    with reading_npz(path) as file:
         adjacency = _matrix(file, "adj").tocoo()
         x = _matrix(file, "attr")
         y = file["labels"]
@@ -32,7 +33,7 @@ def read(card: Card, root: Path) -> Parts:
     return Parts(x.shape[0], whole(adjacency.row, adjacency.col), x, y)
 
 
-def _matrix(file, name: str):
+def _matrix(file, name: str) -> Any:
     import scipy.sparse as sp
 
     parts = (file[f"{name}_data"], file[f"{name}_indices"], file[f"{name}_indptr"])

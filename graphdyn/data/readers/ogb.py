@@ -1,8 +1,8 @@
 """OGB node property prediction (Hu et al. 2020), read from its raw folder: ``csv.gz``, or ``npz``.
 
-Options of the card: ``format = "npz"`` for the form of papers100M; ``label_file`` with ``label_bounds``
-makes classes of a node value by its bounds (arxiv-year); ``guesses`` names a file of ranked class
-guesses that become one-hot features, one block of columns a rank.
+Options of the card: ``format = "npz"`` for the form of papers100M; ``label_file`` with
+``label_bounds`` makes classes of a node value by its bounds (arxiv-year); ``guesses`` names a file
+of ranked class guesses that become one-hot features, one block of columns a rank.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from graphdyn.data.cards import Card
-from graphdyn.data.parts import EdgeChunks, Parts, Rows, reading, whole
+from graphdyn.data.parts import EdgeChunks, Parts, Rows, reading, reading_npz, whole
 from graphdyn.data.tables import read_column, read_table
 from graphdyn.errors import DataError
 
@@ -47,7 +47,9 @@ def read_features(card: Card, root: Path):
     n = int(read_column(raw / "num-node-list.csv.gz")[0])
     if "guesses" in card.reader:
         options = card.reader
-        return _ranked(root / card.folder / options["guesses"], n, options["ranks"], options["among"])
+        return _ranked(
+            root / card.folder / options["guesses"], n, options["ranks"], options["among"]
+        )
     path = raw / "node-feat.csv.gz"
     return _sized(read_table(path, np.float32), n, path)
 
@@ -83,10 +85,10 @@ def _ranked(path: Path, n: int, ranks: int, among: int):
 
 
 def _read_npz(raw: Path) -> Parts:
-    with reading(raw / "node-label.npz") as path, np.load(path, allow_pickle=False) as file:
+    with reading_npz(raw / "node-label.npz") as file:
         y = file["node_label"].reshape(-1)
     path = raw / "data.npz"
-    with reading(path), np.load(path, allow_pickle=False) as file:
+    with reading_npz(path) as file:
         n = int(file["num_nodes_list"][0])
         attrs = {"year": file["node_year"].reshape(-1)} if "node_year" in file.files else {}
     return Parts(n, _streamed_edges(path), None, _sized(y, n, raw / "node-label.npz"), attrs=attrs)
@@ -110,7 +112,11 @@ def _streamed_edges(path: Path) -> EdgeChunks:
     """Pieces of a (2, E) array inside an npz, without ever holding it."""
 
     def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        with reading(path), _Member(path, "edge_index") as sources, _Member(path, "edge_index") as targets:
+        with (
+            reading(path),
+            _Member(path, "edge_index") as sources,
+            _Member(path, "edge_index") as targets,
+        ):
             count = sources.shape[1]
             targets.skip(count)
             step = PIECE // sources.dtype.itemsize

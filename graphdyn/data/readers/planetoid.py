@@ -1,12 +1,13 @@
 """Planetoid (Yang, Cohen, Salakhutdinov 2016): eight files ``ind.<name>.*``, seven of them pickles.
 
-Nodes are in the order of ``allx`` and then of the test ids. CiteSeer lacks some test ids: these nodes
-are isolated, have no features, and class 0, as in PyG.
+Nodes are in the order of ``allx`` and then of the test ids. CiteSeer lacks some test ids: these
+nodes are isolated, have no features, and class 0, as in PyG.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def test_ids(card: Card, root: Path) -> np.ndarray:
 
 
 def split_ids(card: Card, root: Path, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The public split: train on the rows of ``y``, validate on the next 500, test on listed ids."""
+    """The public split: train on the rows of ``y``, validate on the next 500, test as listed."""
     num_train = _sparse(card, root, "y").shape[0]
     return (
         np.arange(num_train),
@@ -60,7 +61,7 @@ def _path(card: Card, root: Path, part: str) -> Path:
     return root / card.folder / "raw" / f"ind.{card.reader['prefix']}.{part}"
 
 
-def _sparse(card: Card, root: Path, part: str):
+def _sparse(card: Card, root: Path, part: str) -> Any:
     import scipy.sparse as sp
 
     path = _path(card, root, part)
@@ -71,7 +72,7 @@ def _sparse(card: Card, root: Path, part: str):
         return matrix
 
 
-def _stack(head, tail, rows: np.ndarray, size: int):
+def _stack(head, tail, rows: np.ndarray, size: int) -> Any:
     """``head`` over ``tail``, whose rows are spread to ``size``; the gaps are empty rows."""
     import scipy.sparse as sp
 

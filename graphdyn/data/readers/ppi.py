@@ -1,7 +1,7 @@
 """PPI (Zitnik, Leskovec 2017) as in GraphSAGE: 24 tissues in three files each of graphs.
 
-All tissues become one graph of 24 components: training, validation and test graphs in this order, so that
-a full-graph step on the training nodes sees training graphs only.
+All tissues become one graph of 24 components: training, validation and test graphs in this order,
+so that a full-graph step on the training nodes sees training graphs only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""GraphSAINT (Zeng et al. 2020): adj_full.npz, feats.npy, class_map.json, role.json under ``raw/``."""
+"""GraphSAINT (Zeng et al. 2020): adj_full.npz, feats.npy, class_map.json, role.json."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from graphdyn.data.cards import Card
-from graphdyn.data.parts import Parts, reading, whole
+from graphdyn.data.parts import Parts, reading, reading_npz, whole
 from graphdyn.errors import DataError
 
 
@@ -19,7 +19,7 @@ def read(card: Card, root: Path) -> Parts:
         DataError: If a file is missing or corrupt.
     """
     raw = root / card.folder / "raw"
-    with reading(raw / "adj_full.npz") as path, np.load(path, allow_pickle=False) as file:
+    with reading_npz(raw / "adj_full.npz") as file:
         indptr, dst = file["indptr"].astype(np.int64), file["indices"]
         n = indptr.size - 1
         if (np.diff(indptr) < 0).any() or indptr[-1] != dst.size:
