@@ -1,12 +1,13 @@
 """Randomness as a pure function of a key: ``u = hash(key, id)``, the same integers everywhere.
 
-Nothing here reads or seeds a global generator. A key is a path (seed, epoch, step, then anything folded
-in); its 64 bits are a hash of that path, and the number drawn for ``id`` is a hash of both. Worker count,
-thread count, prefetch and device therefore never change a draw, and a checkpoint stores one key.
+Nothing here reads or seeds a global generator. A key is a path (seed, epoch, step, then anything
+folded in); its 64 bits are a hash of that path, and the number drawn for ``id`` is a hash of both.
+Worker count, thread count, prefetch and device therefore never change a draw, and a checkpoint
+stores one key.
 
-The mixer is the 64-bit finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom
-number generators", variant 13 of Stafford), applied twice. NumPy, torch and Numba versions agree bit
-for bit; ``tests/test_keys.py`` steps them side by side.
+The mixer is the 64-bit finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable
+pseudorandom number generators", variant 13 of Stafford), applied twice. NumPy, torch and Numba
+versions agree bit for bit; ``tests/test_keys.py`` steps them side by side.
 """
 
 from __future__ import annotations

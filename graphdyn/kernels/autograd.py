@@ -1,9 +1,13 @@
 """Gradients of the kernels: a small family of functions that is closed under differentiation.
 
 Every backward is written with functions of this file alone, so gradients of gradients exist to any
-order. Each function is linear in every argument that has a gradient (softmax excepted), given gates or
-choices that have none; so each backward is a neighbour's forward. Shapes as in :mod:`graphdyn.sparse`.
+order. Each function is linear in every argument that has a gradient (softmax excepted), given gates
+or choices that have none; so each backward is a neighbour's forward. Shapes as in
+:mod:`graphdyn.sparse`.
 """
+
+# The methods are torch's protocol; the class says what they compute.
+# ruff: noqa: D102
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ def _mapped(cls: type[Function]) -> type[Function]:
 
 @_mapped
 class SpMM(Function):
-    """values (as a matrix on the pattern, transposed when flip) @ x."""
+    """Values (as a matrix on the pattern, transposed when flip) @ x."""
 
     @staticmethod
     def forward(csc: CSC, flip: bool, values: Tensor | None, x: Tensor) -> Tensor:
@@ -139,7 +143,7 @@ class EdgeSoftmax(Function):
 
 @_mapped
 class EdgeSoftmaxGrad(Function):
-    """p * (grad - s[v]) with s the sum of p * grad over the edges into v."""
+    """``p * (grad - s[v])`` with s the sum of ``p * grad`` over the edges into v."""
 
     @staticmethod
     def forward(csc: CSC, p: Tensor, grad: Tensor) -> Tensor:
@@ -183,7 +187,7 @@ class Argmax(Function):
 
 @_mapped
 class Take(Function):
-    """x at the source of the chosen edge: (D, F)."""
+    """Row x[u] at the source u of the chosen edge, each column its own: (D, F)."""
 
     @staticmethod
     def forward(csc: CSC, best: Tensor, x: Tensor) -> Tensor:
@@ -219,7 +223,7 @@ class Put(Function):
 
 @_mapped
 class PairScores(Function):
-    """leaky'(gates) * (y_src[u] + y_dst[v]): (E, H). With y the gates themselves, GAT's scores."""
+    """Slope at the gates times (y_src[u] + y_dst[v]): (E, H). GAT's scores when y is the gates."""
 
     @staticmethod
     def forward(csc: CSC, slope: float, gate_src, gate_dst, y_src, y_dst) -> Tensor:
@@ -257,7 +261,7 @@ class PairScoresGrad(Function):
 
 @_mapped
 class GATv2Scores(Function):
-    """Sum over f of att * leaky'(gates) * (y_src[u] + y_dst[v]): (E, H).
+    """Sum over f of att * slope at the gates * (y_src[u] + y_dst[v]): (E, H).
 
     With g one cotangent an edge, the sum of g * scores is linear in each of g, y and att; every
     derivative is therefore this function or GATv2ScoresGrad with arguments exchanged.
@@ -362,7 +366,7 @@ class ReluDropout(Function):
 
 @_mapped
 class Gate(Function):
-    """scale * x where gate > 0, else 0; its own transpose in x."""
+    """``scale * x`` where gate > 0, else 0; its own transpose in x."""
 
     @staticmethod
     def forward(gate: Tensor, x: Tensor, scale: float) -> Tensor:

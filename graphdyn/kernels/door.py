@@ -1,38 +1,38 @@
-"""What every public kernel does before it runs: check, agree on a type, stay out of torch.compile."""
+"""What a public kernel does before it runs: check, agree on a type, stay out of torch.compile."""
 
 from __future__ import annotations
 
 import functools
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from graphdyn.errors import InputError
 
-P, R = ParamSpec("P"), TypeVar("R")
+F = TypeVar("F", bound=Callable)
 
 
-def eager(function: Callable[P, R]) -> Callable[P, R]:
-    """Keep a public kernel out of ``torch.compile``: the graph breaks there, and the numbers stay.
+def eager(function: F) -> F:
+    """Keep a public kernel out of ``torch.compile``: the graph breaks there, the numbers stay.
 
-    ``torch.compiler.disable`` would import torch's compiler, over a second, before anyone asks for it;
-    the lazy form below is what torch's own optimisers use, and it costs nothing until that is loaded.
+    ``torch.compiler.disable`` would import torch's compiler, over a second, before anyone asks for
+    it; its lazy form, which torch's own optimisers use, costs nothing until that is loaded.
     """
-    hidden = torch._disable_dynamo(function)
+    hidden: Any = torch._disable_dynamo(function)
 
     @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+    def call(*args, **kwargs):
         return (hidden if "torch._dynamo" in sys.modules else function)(*args, **kwargs)
 
-    return call
+    return cast(F, call)
 
 
-def same_type(name: str, *tensors: Tensor | None) -> tuple[torch.dtype, list[Tensor | None]]:
-    """The type to return (the first tensor's), and all tensors in the type to compute in."""
-    given = tensors[0].dtype
+def same_type(name: str, first: Tensor, *others: Tensor | None) -> tuple[torch.dtype, list[Any]]:
+    """The type to return (that of ``first``), and all tensors in the type to compute in."""
+    given, tensors = first.dtype, (first, *others)
     for tensor in tensors:
         if tensor is not None and not tensor.is_floating_point():
             raise InputError(f"{name} was given {tensor.dtype}; expected floating point.")

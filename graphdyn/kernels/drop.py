@@ -1,8 +1,8 @@
 """Keyed dropout: the mask is a pure function of (key bits, row id, column), and is never stored.
 
-With ``h`` the hash of the row's id under the key, element (r, c) reads the low (even c) or high (odd c)
-half of ``mix(h + GOLDEN * (c // 2 + 1))``: the SplitMix64 stream seeded by ``h``, two draws a word. It
-stays where that 32-bit draw is at least ``round(p * 2^32)``.
+With ``h`` the hash of the row's id under the key, element (r, c) reads the low (even c) or high
+(odd c) half of ``mix(h + GOLDEN * (c // 2 + 1))``: the SplitMix64 stream seeded by ``h``, two draws
+a word. It stays where that 32-bit draw is at least ``round(p * 2^32)``.
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from graphdyn.sparse import CSC, Sparse
 
 @eager
 def spmm(matrix: Sparse, x: Tensor) -> Tensor:
-    """Sparse matrix times dense matrix, one product a head: ``out[v] = sum of value * x[u]``.
+    """Sparse matrix times dense, one product a head: ``out[v] = sum of value * x[u]``.
 
     Args:
-        matrix: (D, S) with values ``None`` (all ones), (E,) or, for heads, (E, H). Gradients flow to
-            the values too.
+        matrix: (D, S) with values ``None`` (all ones), (E,) or, for heads, (E, H). Gradients flow
+            to the values too.
         x: (S, F), or (S, H, F) for heads.
 
     Returns:

@@ -1,5 +1,8 @@
 """The compiled loops of keyed dropout, bit for bit those of :mod:`graphdyn.keys`."""
 
+# The operations are documented where they are called, in numba_ops.
+# ruff: noqa: D103
+
 from __future__ import annotations
 
 import numba

@@ -1,9 +1,12 @@
 """The compiled loops of the pattern kernels.
 
-Arguments: a range of rows, the pattern by rows, arrays, output. ``perm`` is ``None``, or says where the
-values of row-ordered edges lie; Numba prunes ``None`` branches when it specialises. Four edges a pass
-where the row is wide: the row of the output is then read and written a quarter as often.
+Arguments: a range of rows, the pattern by rows, arrays, output. ``perm`` is ``None``, or says where
+the values of row-ordered edges lie; Numba prunes ``None`` branches when it specialises. Products
+take four edges a pass: the row of the output is then read and written a quarter as often.
 """
+
+# The operations are documented where they are called, in numba_ops.
+# ruff: noqa: D103
 
 from __future__ import annotations
 
@@ -17,10 +20,9 @@ def jit(*fastmath: str):
     """Compile without the GIL and keep the code on disk.
 
     Args:
-        *fastmath: LLVM's licences. ``contract`` fuses multiply-adds; ``reassoc`` lets an inner product
-            be vectorised. Neither makes a result depend on threads.
+        *fastmath: LLVM's licences. ``contract`` fuses multiply-adds; ``reassoc`` lets an inner
+            product be vectorised. Neither makes a result depend on threads.
     """
-
     options = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
 
     def compile_(function):

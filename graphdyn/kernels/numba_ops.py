@@ -100,7 +100,7 @@ def edge_softmax(csc: CSC, logits: Tensor) -> Tensor:
 
 
 def edge_softmax_grad(csc: CSC, p: Tensor, grad: Tensor) -> Tensor:
-    """p * (grad - sum over the target's edges of p * grad)."""
+    """``p * (grad - s)`` with s the sum of ``p * grad`` over the edges into the same target."""
     cuts, indptr, _, _ = _rows(csc)
     out = empty(tuple(p.shape), p.dtype)
     run(loops.edge_softmax_grad, cuts, 2 * p.numel(), indptr, *_arrays(p, grad, out))
@@ -117,7 +117,7 @@ def segment_argmax(csc: CSC, x: Tensor) -> Tensor:
 
 
 def take(csc: CSC, best: Tensor, x: Tensor) -> Tensor:
-    """x at the source of the chosen edges: (D, F); 0 where there is none."""
+    """(D, F) x at the source of the chosen edges; 0 where there is none."""
     cuts, _, indices, _ = _rows(csc)
     out = empty(tuple(best.shape), x.dtype)
     run(loops.take, cuts, out.numel(), indices, *_arrays(best, x, out))
@@ -134,7 +134,7 @@ def put(csc: CSC, best: Tensor, grad: Tensor) -> Tensor:
 
 
 def pair_scores(csc: CSC, slope: float, gates, y_src: Tensor, y_dst: Tensor) -> Tensor:
-    """leaky'(gates) * (y_src[u] + y_dst[v]) per edge: (E, H)."""
+    """Slope at the gates times (y_src[u] + y_dst[v]) per edge: (E, H)."""
     cuts, indptr, indices, _ = _rows(csc)
     out = empty((csc.num_edges, y_src.shape[1]), y_src.dtype)
     args = (_scalar(slope, y_src), *_arrays(*gates, y_src, y_dst, out))
@@ -144,12 +144,12 @@ def pair_scores(csc: CSC, slope: float, gates, y_src: Tensor, y_dst: Tensor) -> 
 
 def pair_scores_grad(csc: CSC, slope: float, gates, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Transpose of :func:`pair_scores` in (y_src, y_dst)."""
-    slope = _scalar(slope, grad)
+    step = _scalar(slope, grad)
 
     def side(row: Tensor, column: Tensor, flip: bool) -> Tensor:
         cuts, indptr, indices, perm = _rows(csc, flip)
         out = empty(tuple(row.shape), grad.dtype)
-        args = (indptr, indices, perm, slope, *_arrays(row, column, grad, out))
+        args = (indptr, indices, perm, step, *_arrays(row, column, grad, out))
         run(loops.pair_scores_grad, cuts, 2 * grad.numel(), *args)
         return out
 
@@ -157,7 +157,7 @@ def pair_scores_grad(csc: CSC, slope: float, gates, grad: Tensor) -> tuple[Tenso
 
 
 def gatv2_scores(csc: CSC, slope: float, gates, y_src, y_dst, att: Tensor) -> Tensor:
-    """Sum over f of att * leaky'(gates) * (y_src[u] + y_dst[v]): (E, H)."""
+    """Sum over f of att * slope at the gates * (y_src[u] + y_dst[v]): (E, H)."""
     cuts, indptr, indices, _ = _rows(csc)
     out = empty((csc.num_edges, att.shape[0]), att.dtype)
     args = (_scalar(slope, att), *_arrays(*gates, y_src, y_dst, att, out))
@@ -167,19 +167,19 @@ def gatv2_scores(csc: CSC, slope: float, gates, y_src, y_dst, att: Tensor) -> Te
 
 def gatv2_scores_grad(csc: CSC, slope: float, gates, y_src, y_dst, att: Tensor, grad: Tensor):
     """Gradients of :func:`gatv2_scores` for (y_src, y_dst, att)."""
-    slope = _scalar(slope, att)
+    step = _scalar(slope, att)
     work = csc.num_edges * att.numel()
 
     def side(row: Tensor, column: Tensor, flip: bool) -> Tensor:
         cuts, indptr, indices, perm = _rows(csc, flip)
         out = empty(tuple(row.shape), grad.dtype)
-        args = (indptr, indices, perm, slope, *_arrays(row, column, att, grad, out))
+        args = (indptr, indices, perm, step, *_arrays(row, column, att, grad, out))
         run(loops.gatv2_row_grad, cuts, work, *args)
         return out
 
     cuts, indptr, indices, _ = _rows(csc)
     partial = empty((cuts.size - 1, *att.shape), att.dtype)
-    args = (cuts, indptr, indices, slope, *_arrays(*gates, y_src, y_dst, grad, partial))
+    args = (cuts, indptr, indices, step, *_arrays(*gates, y_src, y_dst, grad, partial))
     run(loops.gatv2_att_grad, range(cuts.size), work, *args)
     g_att = torch.from_numpy(partial.numpy().sum(0))
     return side(gates[0], gates[1], True), side(gates[1], gates[0], False), g_att
@@ -190,22 +190,22 @@ def dropout(x: Tensor, threshold: int, bits: int, ids: Tensor | None, relu: bool
     out = empty(tuple(x.shape), x.dtype)
     scale = _scalar(2.0**32 / (2**32 - threshold), x)
     draw = (np.uint64(threshold), np.uint64(bits), scale, relu)
-    index, x, array = _arrays(ids, x, out)
-    run(keyed.dropout, _even(x.shape[0]), 8 * x.size, index, x, *draw, array)
+    index, features, array = _arrays(ids, x, out)
+    run(keyed.dropout, _even(x.shape[0]), 8 * x.numel(), index, features, *draw, array)
     return out
 
 
 def keep_entries(row: Tensor, column: Tensor, threshold: int, bits: int) -> Tensor:
     """(E,) bool: the mask of dropout at entries (row id, column)."""
     out = empty(tuple(row.shape), torch.bool)
-    row, column, array = _arrays(row, column, out)
+    entries = _arrays(row, column)
     draw = (np.uint64(threshold), np.uint64(bits))
-    run(keyed.keep_entries, _even(row.size), 16 * row.size, row, column, *draw, array)
+    run(keyed.keep_entries, _even(out.numel()), 16 * out.numel(), *entries, *draw, out.numpy())
     return out
 
 
 def gate(gate: Tensor, x: Tensor, scale: float) -> Tensor:
-    """scale * x where gate > 0, else 0."""
+    """``scale * x`` where gate > 0, else 0."""
     out = empty(tuple(x.shape), x.dtype)
     flat = _arrays(gate.reshape(-1), x.reshape(-1))
     run(keyed.gate, _even(x.numel()), x.numel(), *flat, _scalar(scale, x), out.view(-1).numpy())

@@ -6,6 +6,8 @@ Arrays in, arrays out; loops over targets and edges as one would write them on p
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from graphdyn.keys import GOLDEN, hash_numpy, mix_numpy
@@ -60,11 +62,11 @@ def edge_softmax(csc: CSC, logits: np.ndarray) -> np.ndarray:
 def _spans(csc: CSC) -> list[tuple[int, int]]:
     """(start, end) of the targets that have edges."""
     indptr = csc.indptr.tolist()
-    return [(start, end) for start, end in zip(indptr, indptr[1:]) if end > start]
+    return [(start, end) for start, end in pairwise(indptr) if end > start]
 
 
 def edge_softmax_grad(csc: CSC, p: np.ndarray, grad: np.ndarray) -> np.ndarray:
-    """p * (grad - sum over the target's edges of p * grad)."""
+    """``p * (grad - s)`` with s the sum of ``p * grad`` over the edges into the same target."""
     total = segment_sum(csc, p * grad, "dst")
     return p * (grad - gather(csc, total, "dst"))
 
@@ -80,7 +82,7 @@ def segment_argmax(csc: CSC, x: np.ndarray) -> np.ndarray:
 
 
 def take(csc: CSC, best: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """x at the source of the chosen edges: (D, F); 0 where there is none."""
+    """(D, F) x at the source of the chosen edges; 0 where there is none."""
     out = np.zeros(best.shape, x.dtype)
     for v, f in zip(*np.nonzero(best >= 0)):
         out[v, f] = x[int(csc.indices[int(best[v, f])]), f]
@@ -96,7 +98,7 @@ def put(csc: CSC, best: np.ndarray, grad: np.ndarray) -> np.ndarray:
 
 
 def pair_scores(csc: CSC, slope: float, gates, y_src, y_dst) -> np.ndarray:
-    """leaky'(gates) * (y_src[u] + y_dst[v]) per edge: (E, H)."""
+    """Slope at the gates times (y_src[u] + y_dst[v]) per edge: (E, H)."""
     return _gate(csc, slope, gates) * (gather(csc, y_src, "src") + gather(csc, y_dst, "dst"))
 
 
@@ -112,7 +114,7 @@ def pair_scores_grad(csc: CSC, slope: float, gates, grad: np.ndarray):
 
 
 def gatv2_scores(csc: CSC, slope: float, gates, y_src, y_dst, att) -> np.ndarray:
-    """Sum over f of att * leaky'(gates) * (y_src[u] + y_dst[v]): (E, H)."""
+    """Sum over f of att * slope at the gates * (y_src[u] + y_dst[v]): (E, H)."""
     y = gather(csc, y_src, "src") + gather(csc, y_dst, "dst")
     return (_gate(csc, slope, gates) * y * att).sum(-1)
 
@@ -136,7 +138,7 @@ def dropout(x: np.ndarray, threshold: int, bits: int, ids: np.ndarray | None, re
 
 
 def gate(gate: np.ndarray, x: np.ndarray, scale: float) -> np.ndarray:
-    """scale * x where gate > 0, else 0."""
+    """``scale * x`` where gate > 0, else 0."""
     return np.where(gate > 0, x * x.dtype.type(scale), x.dtype.type(0))
 
 

@@ -1,8 +1,9 @@
 """Row ranges of a compiled kernel shared out over threads.
 
 The kernels release the GIL, so a plain thread pool serves them: it needs no OpenMP or TBB runtime
-(with neither, Numba's own threading layer must not be entered from two threads at once), it works in
-forked workers, and it does not spin beside torch's threads. Any number of callers may run at once.
+(with neither, Numba's own threading layer must not be entered from two threads at once), it works
+in forked workers, and it does not spin beside torch's threads. Any number of callers may run at
+once.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 
 SERIAL = 1 << 18  # Below this many numbers touched, waking a thread costs more than it saves.
 _TASKS_PER_THREAD = 4  # Enough to even out a core that is busy elsewhere.
 
+Cuts = Sequence[int] | np.ndarray
+
 _pool: ThreadPoolExecutor | None = None
 
 
-def run(kernel: Callable, cuts: Sequence[int], work: int, *args: Any) -> None:
+def run(kernel: Callable, cuts: Cuts, work: int, *args: Any) -> None:
     """Call ``kernel(first, last, *args)`` over the ranges between ``cuts``.
 
     Args:
@@ -52,7 +56,7 @@ def run(kernel: Callable, cuts: Sequence[int], work: int, *args: Any) -> None:
             helper.result()
 
 
-def _merge(cuts: Sequence[int], pieces: int) -> list[int]:
+def _merge(cuts: Cuts, pieces: int) -> list[int]:
     step = max(1, -(-(len(cuts) - 1) // pieces))
     return [int(c) for c in cuts[:-1:step]] + [int(cuts[-1])]
 

@@ -1,8 +1,8 @@
-"""The kernels in plain torch: any device, no compiler. Used on GPUs, and on CPU where Numba is absent.
+"""The kernels in plain torch: any device, no compiler; on GPUs, and on CPU where Numba is absent.
 
 Shapes as in :mod:`graphdyn.sparse`; H heads, F features. Nothing here is differentiable by itself:
 :mod:`graphdyn.kernels.autograd` puts gradients on top. ``index_add_`` follows
-``torch.use_deterministic_algorithms``. Edge-sized buffers are kept below ``BUFFER`` numbers a piece.
+``torch.use_deterministic_algorithms``. Buffers of edges times features stay below ``BUFFER``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def spmm(csc: CSC, values: Tensor | None, x: Tensor, flip: bool) -> Tensor:
         perm = csc.transpose.perm
         values = None if values is None else values.index_select(0, perm)
         csc = csc.transpose.csc
-    if x.dim() == 2:
+    if values is None or x.dim() == 2:
         return _csr_matmul(csc, values, x)
     heads = [_csr_matmul(csc, values[:, h], x[:, h]) for h in range(x.shape[1])]
     return torch.stack(heads, 1) if heads else x.new_zeros(csc.num_dst, *x.shape[1:])
@@ -86,7 +86,7 @@ def edge_softmax(csc: CSC, logits: Tensor) -> Tensor:
 
 
 def edge_softmax_grad(csc: CSC, p: Tensor, grad: Tensor) -> Tensor:
-    """p * (grad - sum over the target's edges of p * grad)."""
+    """``p * (grad - s)`` with s the sum of ``p * grad`` over the edges into the same target."""
     weighted = p * grad
     return weighted - p * gather(csc, segment_sum(csc, weighted, "dst"), "dst")
 
@@ -111,7 +111,7 @@ def _argmax(csc: CSC, x: Tensor) -> Tensor:
 
 
 def take(csc: CSC, best: Tensor, x: Tensor) -> Tensor:
-    """x at the source of the chosen edges: (D, F); 0 where there is none."""
+    """(D, F) x at the source of the chosen edges; 0 where there is none."""
     if csc.num_edges == 0:
         return x.new_zeros(best.shape)
     source = csc.indices[best.clamp(min=0).long()].long()
@@ -132,7 +132,7 @@ def _gate(z: Tensor, slope: float) -> Tensor:
 
 
 def pair_scores(csc: CSC, slope: float, gates, y_src: Tensor, y_dst: Tensor) -> Tensor:
-    """leaky'(gates) * (y_src[u] + y_dst[v]) per edge: (E, H)."""
+    """Slope at the gates times (y_src[u] + y_dst[v]) per edge: (E, H)."""
     gate = _gate(gather(csc, gates[0], "src") + gather(csc, gates[1], "dst"), slope)
     return gate * (gather(csc, y_src, "src") + gather(csc, y_dst, "dst"))
 
@@ -144,7 +144,7 @@ def pair_scores_grad(csc: CSC, slope: float, gates, grad: Tensor) -> tuple[Tenso
 
 
 def gatv2_scores(csc: CSC, slope: float, gates, y_src, y_dst, att: Tensor) -> Tensor:
-    """Sum over f of att * leaky'(gates) * (y_src[u] + y_dst[v]): (E, H)."""
+    """Sum over f of att * slope at the gates * (y_src[u] + y_dst[v]): (E, H)."""
     out = att.new_empty(csc.num_edges, att.shape[0])
     for edges in _pieces(csc.num_edges, att.numel()):
         gate, y = _gated_pairs(csc, edges, slope, gates, y_src, y_dst)
@@ -179,7 +179,7 @@ def dropout(x: Tensor, threshold: int, bits: int, ids: Tensor | None, relu: bool
 
 
 def gate(gate: Tensor, x: Tensor, scale: float) -> Tensor:
-    """scale * x where gate > 0, else 0."""
+    """``scale * x`` where gate > 0, else 0."""
     return torch.where(gate > 0, x * scale, 0.0)
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from kernels.cases import random_pattern, randn
+from kernels.cases import randn, random_pattern
 
 from graphdyn import kernels
 from graphdyn.sparse import Sparse

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from kernels.cases import random_pattern, randn
+from kernels.cases import randn, random_pattern
 
 from graphdyn import kernels
 from graphdyn.kernels import numba_ops, reference, threads, torch_ops
