@@ -36,7 +36,7 @@ def graph_from_pyg(data: Data, *, name: str = "graph", split: int = 0, **fields:
     return Graph.from_edge_index(edges, data.num_nodes, edge_weight=weight, **given)
 
 
-def _edges_of(data: Data) -> tuple[Tensor, Tensor | None]:
+def _edges_of(data: Any) -> tuple[Tensor, Tensor | None]:
     if data.get("edge_index") is not None:
         weight = data.get("edge_weight")
         attr = data.get("edge_attr")
@@ -154,7 +154,9 @@ def _node_fields(graph: networkx.Graph) -> dict[str, Any]:
                 f"{missing} of {len(values)} nodes lack '{key}'; give it to all or none."
             )
     if xs and xs[0] is not None:
-        found["x"] = torch.from_numpy(np.stack([np.atleast_1d(x) for x in xs]).astype(np.float32))
+        found["x"] = torch.from_numpy(
+            np.stack([np.atleast_1d(np.asarray(x)) for x in xs]).astype(np.float32)
+        )
     if ys and ys[0] is not None:
         y = torch.from_numpy(np.array(ys))
         many = y.dim() == 2

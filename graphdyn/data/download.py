@@ -160,12 +160,11 @@ def _receive(url: str, out) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if (
-            error.code == 416 and have
-        ):  # nothing is missing, or the file has changed: from the start
-            out.truncate(0)
-            return _receive(url, out)
-        raise
+        error.close()
+        if error.code != 416 or not have:
+            raise
+        out.truncate(0)  # the part is no shorter than the file, so it is of another one
+        return _receive(url, out)
     with response:
         if have and response.status != 206:
             out.truncate(0)

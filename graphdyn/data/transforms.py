@@ -14,20 +14,24 @@ from graphdyn.sparse import Sparse
 
 
 def row_normalize(graph: Graph) -> Graph:
-    """Divide every feature row by its sum, as PyG's ``NormalizeFeatures``; rows of sum 0 stay.
+    """Divide every feature row by its sum, as PyG's ``NormalizeFeatures``; sums below 1 count as 1.
 
-    The Planetoid experiments of Kipf & Welling (2017) and most that follow use it.
+    For counts and other features that are not negative. The Planetoid experiments of Kipf & Welling
+    (2017) and most that follow use it.
 
     Raises:
-        InputError: If the graph has no features.
+        InputError: If the graph has no features, or negative ones.
     """
     x = graph.x
     if x is None:
         raise InputError(f"{graph.name} has no features to normalise.")
+    values = x if isinstance(x, Tensor) else x.values
+    if values is not None and bool((values < 0).any()):
+        raise InputError(f"{graph.name} has negative features; normalising by row sum needs none.")
     if isinstance(x, Tensor):
         return replace(graph, x=x / x.sum(1, keepdim=True).clamp(min=1.0))
-    values = torch.ones(x.csc.num_edges) if x.values is None else x.values
-    total = torch.zeros(x.shape[0], dtype=values.dtype).index_add_(0, x.csc.dst, values)
+    values = torch.ones(x.csc.num_edges, device=x.device) if values is None else values
+    total = values.new_zeros(x.shape[0]).index_add_(0, x.csc.dst, values)
     return replace(graph, x=Sparse(x.csc, values / total.clamp(min=1.0)[x.csc.dst]))
 
 
@@ -65,7 +69,7 @@ def induced_subgraph(graph: Graph, nodes: Tensor) -> Graph:
         nodes: (K,) distinct ids.
 
     Returns:
-        A graph of K nodes; ``node_attrs["node_id"]`` holds the former ids.
+        A graph of K nodes; ``node_attrs["node_id"]`` holds their ids in the graph first cut from.
     """
     new = torch.full((graph.num_nodes,), -1, dtype=torch.int64)
     new[nodes] = torch.arange(nodes.numel())
