@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch_geometric.data import Data
 
 Features = Tensor | Sparse
-Norm = Literal["sym", "mean", "none"]
+Norm = Literal["sym", "mean", "column", "none"]
 Task = Literal["multiclass", "multilabel"]
 
 
@@ -55,7 +55,8 @@ class Propagation:
     """Which matrix a model multiplies its hidden states with. A model declares one.
 
     Attributes:
-        norm: ``"sym"`` is D^-1/2 A D^-1/2 (Kipf & Welling 2017), ``"mean"`` is D^-1 A, ``"none"`` is A.
+        norm: ``"sym"`` is D^-1/2 A D^-1/2 (Kipf & Welling 2017), ``"mean"`` is D^-1 A, ``"none"`` is A;
+            D holds the in-degrees. ``"column"`` is A D^-1 with the out-degrees, so that columns sum to 1.
             Degrees are those of the full graph, weighted where edges have weights.
         self_loops: Add one loop of weight 1 to every node that has none, before normalising. Loops
             that exist keep their weight (PyG's ``add_remaining_self_loops``).
@@ -260,14 +261,15 @@ def _adjacency(graph: Graph, propagation: Propagation) -> Sparse:
     ones = torch.ones(csc.num_edges, dtype=torch.float64, device=csc.device)
     w = ones if weight is None else weight.double()
     degree = torch.zeros(csc.num_dst, dtype=torch.float64, device=csc.device)
-    degree.index_add_(0, csc.dst, w)
-    if propagation.norm == "mean":
-        values = w / degree.clamp(min=torch.finfo(torch.float64).tiny)[csc.dst]
+    degree.index_add_(0, csc.indices if propagation.norm == "column" else csc.dst, w)
+    if propagation.norm in ("mean", "column"):
+        owner = csc.dst if propagation.norm == "mean" else csc.indices
+        values = w / degree.clamp(min=torch.finfo(torch.float64).tiny)[owner]
     elif propagation.norm == "sym":
         inverse = torch.where(degree > 0, degree.rsqrt(), 0.0)
         values = inverse[csc.dst] * w * inverse[csc.indices]
     else:
-        raise InputError(f"unknown norm '{propagation.norm}'; known: sym, mean, none.")
+        raise InputError(f"unknown norm '{propagation.norm}'; known: sym, mean, column, none.")
     return Sparse(csc, values.float())
 
 
