@@ -27,9 +27,14 @@ def calls(csc: CSC, dtype=torch.float64) -> dict:
     p = torch_ops.edge_softmax(csc, make(e, H))
     best = torch_ops.segment_argmax(csc, make(s, F))
     return {
-        "spmm": [(make(e), make(s, F), False), (make(e), make(d, F), True),
-                 (None, make(s, 9), False), (None, make(d, 4), True), (make(e, H), make(s, H, F), False),
-                 (make(e, H), make(d, H, F), True)],
+        "spmm": [
+            (make(e), make(s, F), False),
+            (make(e), make(d, F), True),
+            (None, make(s, 9), False),
+            (None, make(d, 4), True),
+            (make(e, H), make(s, H, F), False),
+            (make(e, H), make(d, H, F), True),
+        ],
         "sddmm": [(make(d, F), make(s, F)), (make(d, H, F), make(s, H, F))],
         "gather": [(make(s, F), "src"), (make(d, F), "dst")],
         "segment_sum": [(make(e), "src"), (make(e, H), "dst"), (make(e, H, 2), "src")],
@@ -42,7 +47,7 @@ def calls(csc: CSC, dtype=torch.float64) -> dict:
         "pair_scores_grad": [(0.2, gates, make(e, H))],
         "gatv2_scores": [(0.2, wide, *wide, make(H, F)), (0.0, wide, *wide[::1], make(H, F))],
         "gatv2_scores_grad": [(0.2, wide, *wide, make(H, F), make(e, H))],
-    }  # fmt: skip
+    }
 
 
 NAMES = list(calls(pattern("small")))
