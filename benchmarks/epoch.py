@@ -122,7 +122,7 @@ def build_gat(graph):
     return GAT(
         graph.num_features,
         graph.num_classes,
-        hidden=HIDDEN // HEADS,
+        hidden=HIDDEN,
         heads=HEADS,
         out_heads=HEADS,
         layers=LAYERS,

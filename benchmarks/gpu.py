@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from common import save
 
-from graphdyn import Key, Propagation, build, full_batch, node_loss
-from graphdyn.data import csbm, power_law
+from graphdyn import Key, Propagation, build, full_batch, load, node_loss
+from graphdyn.data import power_law
 from graphdyn.kernels import dropout, edge_softmax, spmm
 
 MODELS = {
@@ -75,7 +75,7 @@ def worst_difference(name, options, graph, device) -> float:
 
 
 def check(device) -> dict:
-    graph = csbm(key=Key(0))
+    graph = load("csbm")
     rows = {}
     for name, options in MODELS.items():
         rows[name] = worst_difference(name, options, graph, device)
@@ -113,7 +113,7 @@ def kernels(timer, graph, width, peak) -> dict:
 
 def epochs(timer, graph, hidden) -> dict:
     rows = {}
-    for name, options in {"gcn": {"norm": "batch"}, "gat": {"hidden": hidden // 8}}.items():
+    for name, options in {"gcn": {"norm": "batch"}, "gat": {}}.items():
         options = {"hidden": hidden, "layers": 3, **options}
         model = build(name, graph.num_features, graph.num_classes, **options).to(graph.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -143,7 +143,7 @@ def main() -> int:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}\nagainst the CPU:")
     results: dict = {"device": name, "difference": check(device)}
-    graph = power_law(nodes, avg_degree=24, num_features=128, num_classes=40, key=Key(0)).to(device)
+    graph = power_law(nodes, avg_degree=24, num_features=128, num_classes=40, split="random-0.5-0.25-0.25", key=Key(0)).to(device)
     timer = Timer(device, repeats)
     peak = results["copy_bytes_per_second"] = copy_bandwidth(timer, device)
     print(f"{graph}\n  copy bandwidth {peak / 1e9:.0f} GB/s")

@@ -37,7 +37,7 @@ class Config:
     model: str = "gcn"
     """mlp, sgc, gcn, sage, gat, gatv2, gcnii or appnp."""
     hidden: int = 64
-    """Width of hidden layers (per head for gat)."""
+    """Width of hidden layers (for gat: of all heads together)."""
     layers: int = 2
     """Message-passing layers (for mlp and appnp: dense layers)."""
     norm: str = "none"
@@ -46,8 +46,8 @@ class Config:
     """none, identity, linear, dense-cat, dense-max or initial."""
     order: str = "post"
     """post: conv, norm, activation; pre: norm, activation, conv."""
-    activation: str = "relu"
-    """relu, elu or none (the linear GNN)."""
+    activation: str | None = None
+    """relu, elu or none (the linear GNN); by default the model's own."""
     head: str | None = None
     """conv: the last convolution gives the classes; linear: a linear layer after the last one."""
     dropout: float = 0.5

@@ -69,23 +69,46 @@ def train(
         A :class:`Step` after every update.
     """
     for index, batch in enumerate(batches, start=first):
-        start = time.perf_counter()
-        model.train()
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(batch.y.device, precision):
-            output = model(batch)
-            value = loss(output.logits, batch)
-        value.backward()
-        optimizer.step()
-        hidden = tuple(h.detach() for h in output.hidden)
-        seconds = time.perf_counter() - start
-        step = Step(
-            index, batch, value.detach(), output.logits.detach(), hidden, model, optimizer, seconds
-        )
-        # A suspended generator keeps its locals: without this, two steps' activations would be alive at once.
-        del output, value, hidden
-        yield step
-        del step
+        # Nothing of the step is kept in a local: a suspended generator would hold its activations
+        # while the next step makes its own.
+        yield update(model, batch, optimizer, loss=loss, precision=precision, index=index)
+
+
+def update(
+    model: nn.Module,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    *,
+    loss: Loss = node_loss,
+    precision: str = "float32",
+    index: int = 0,
+) -> Step:
+    """One step: forward, backward, update.
+
+    Args:
+        model: See :func:`train`, likewise ``optimizer``, ``loss`` and ``precision``.
+        batch: What to train on.
+        optimizer: See ``model``.
+        loss: See ``model``.
+        precision: See ``model``.
+        index: Steps before this one.
+
+    Returns:
+        What happened.
+    """
+    start = time.perf_counter()
+    model.train()
+    optimizer.zero_grad(set_to_none=True)
+    with autocast(batch.y.device, precision):
+        output = model(batch)
+        value = loss(output.logits, batch)
+    value.backward()
+    optimizer.step()
+    hidden = tuple(h.detach() for h in output.hidden)
+    seconds = time.perf_counter() - start
+    return Step(
+        index, batch, value.detach(), output.logits.detach(), hidden, model, optimizer, seconds
+    )
 
 
 def full_batches(batch: Batch, epochs: range) -> Iterator[Batch]:
