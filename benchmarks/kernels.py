@@ -111,7 +111,7 @@ def dropouts(x: Tensor) -> dict:
 
 
 def second_order(matrix: Sparse, x: Tensor) -> float:
-    """Seconds of a Hessian-vector product through spmm, ReLU-dropout and softmax; must be finite."""
+    """Seconds of a Hessian-vector product through spmm, dropout and softmax; must be finite."""
     x = x.clone().requires_grad_()
 
     def work():

@@ -1,5 +1,6 @@
 """The three back-ends side by side, threads, and callers at once."""
 
+import os
 import threading
 
 import numpy as np
@@ -199,3 +200,19 @@ def test_softmax_survives_large_logits():
 def test_what_does_not_fit_is_said_in_words(call, message):
     with pytest.raises(InputError, match=message):
         call(pattern("small"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_worker_has_threads_of_its_own(two_threads):
+    hits = np.zeros(100, dtype=np.int64)
+
+    def mark(first, last):
+        hits[first:last] += 1
+
+    threads.run(mark, range(101), 1 << 40)
+    child = os.fork()
+    if child == 0:
+        threads.run(mark, range(101), 1 << 40)
+        os._exit(0 if (hits == 2).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
