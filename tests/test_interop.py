@@ -62,6 +62,13 @@ def test_a_column_of_many_masks_is_chosen_by_number():
         Graph.from_pyg(data, split=5)
 
 
+@pytest.mark.parametrize("shape", [(5,), (5, 1)])
+def test_edge_attr_of_one_column_is_the_weight_and_of_many_is_left_out(shape):
+    graph = Graph.from_pyg(directed_data(edge_attr=torch.arange(1.0, 6.0).view(shape)))
+    assert sorted(graph.edge_weight.tolist()) == [1, 2, 3, 4, 5]
+    assert Graph.from_pyg(directed_data(edge_attr=torch.ones(5, 2))).edge_weight is None
+
+
 @pytest.mark.parametrize("layout", [torch.sparse_csr, torch.sparse_coo])
 def test_adj_t_is_read_by_target(layout):
     from torch_geometric.transforms import ToSparseTensor

@@ -166,9 +166,6 @@ def _copy_rows(rows: Rows, allocate: Allocate) -> np.ndarray:
     out = allocate("x", rows.shape, np.dtype(np.float32))
     at = 0
     for piece in rows.chunks():
-        bad = np.flatnonzero(~np.isfinite(piece).all(axis=1))
-        if bad.size:
-            raise DataError(f"x of node {at + int(bad[0])} holds NaN or infinity.")
         out[at : at + len(piece)] = piece
         at += len(piece)
     if at != rows.shape[0]:

@@ -43,7 +43,8 @@ def load(
     Args:
         name: A name of ``graphdyn data list``, or the path of a card of your own
             (``my/graph.toml``).
-        root: Folder of raw files; by default ``$GRAPHDYN_DATA``, else a folder in the user's cache.
+        root: Folder of raw files; by default ``$GRAPHDYN_DATA``, else a folder in the user's cache
+            (for a card of your own: where the card lies).
         split: A split id such as ``"public"``, ``"geom-gcn-3"`` or ``"random-20x500x1000-seed7"``;
             a family (``"geom-gcn"``, ``"random-20x500x1000"``) takes the member of ``seed``. By
             default the one that the card names, if any.
@@ -62,8 +63,7 @@ def load(
         InputError: If the name or the split is not known.
         DataError: If raw files are missing, corrupt, unsafe, or disagree with the card.
     """
-    card = cards.card(name)
-    folder = data_root(root)
+    card, folder = cards.card(name), _root_of(name, root)
     split_id = resolve_split(card, split, seed)
     rules = _rules(card, undirected)
     if card.format == "synthetic":
@@ -100,7 +100,7 @@ def resplit(
         InputError: If the split is not known.
         DataError: If its files are missing or corrupt.
     """
-    card, folder = cards.card(name), data_root(root)
+    card, folder = cards.card(name), _root_of(name, root)
     split_id = resolve_split(card, split, seed)
     _ensure_files([f for f in card.files_for(split_id) if f.schemes], card, folder, True)
     return graph if split_id is None else _split(graph, card, folder, split_id, seed)
@@ -131,6 +131,19 @@ def resolve_split(card: Card, split: str | None, seed: int) -> str | None:
     return split
 
 
+def _root_of(name: str, root: str | os.PathLike | None) -> Path:
+    own = root is None and name.endswith(".toml")
+    return Path(name).resolve().parent if own else data_root(root)
+
+
+def _raw_paths(card: Card, root: Path, layout: Layout) -> list[Path]:
+    """The files that a store depends on: those listed, or all that lie there if none are."""
+    if card.files:
+        return [root / f.path for f in card.files_for(None, layout != "none")]
+    folders = (root / card.folder, root / card.folder / "raw")
+    return [path for f in folders if f.is_dir() for path in f.iterdir() if path.is_file()]
+
+
 def _rules(card: Card, undirected: bool | None) -> Rules:
     both = card.undirected if undirected is None else undirected
     return Rules(undirected=both, coalesce=card.coalesce, drop_loops=card.drop_loops)
@@ -149,7 +162,7 @@ def _ensure_files(needed, card: Card, root: Path, allowed: bool) -> None:
 
 
 def _from_files(card: Card, root: Path, rules: Rules, layout: Layout, use_store) -> Graph:
-    paths = [root / f.path for f in card.files_for(None, layout != "none")]
+    paths = _raw_paths(card, root, layout)
     if use_store == "auto":
         use_store = sum(p.stat().st_size for p in paths) >= STORE_FROM
     if use_store:

@@ -69,11 +69,12 @@ def open_or_build(name: str, digest: str, build: Build) -> dict[str, torch.Tenso
         return tensors
     try:
         _build(folder, build)
-        return _open(folder)
+        reason, tensors = "it cannot be mapped", _open(folder)
     except OSError as error:
         reason = error.strerror or str(error)
+    if tensors is None:
         warnings.warn(f"no store at {folder} ({reason}); {name} is parsed again.", stacklevel=3)
-        return None
+    return tensors
 
 
 def _build(folder: Path, build: Build) -> None:
@@ -86,8 +87,8 @@ def _build(folder: Path, build: Build) -> None:
             if not isinstance(array, np.memmap):
                 _allocator(work)(name, array.shape, array.dtype)[...] = array
         shutil.rmtree(scratch)
-        sizes = {p.name: p.stat().st_size for p in work.glob("*.npy")}
-        (work / "manifest.json").write_text(json.dumps(sizes, sort_keys=True))
+        names = sorted(path.name for path in work.glob("*.npy"))
+        (work / "manifest.json").write_text(json.dumps(names))
         _publish(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -114,8 +115,6 @@ def _allocator(folder: Path) -> Allocate:
             np.lib.format.write_array_header_1_0(file, header)
             offset = file.tell()
             size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            if not size:
-                return np.empty(shape, dtype)
             _reserve(file, offset + size)
         return np.memmap(path, dtype, "r+", offset, shape)
 
@@ -133,12 +132,10 @@ def _reserve(file, size: int) -> None:
 
 
 def _open(folder: Path) -> dict[str, torch.Tensor] | None:
-    """The tensors of a store, or ``None`` if it is absent or a file is not of the size written."""
+    """The tensors of a store, or ``None`` if it is absent or a file is missing or too short."""
     try:
-        sizes = json.loads((folder / "manifest.json").read_text())
-        if any((folder / name).stat().st_size != size for name, size in sizes.items()):
-            return None
-        return {name.removesuffix(".npy"): map_npy(folder / name) for name in sizes}
+        names = json.loads((folder / "manifest.json").read_text())
+        return {name.removesuffix(".npy"): map_npy(folder / name) for name in names}
     except (OSError, ValueError):
         return None
 

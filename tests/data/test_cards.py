@@ -115,6 +115,13 @@ def test_a_card_of_an_unknown_format_names_the_nearest(tmp_path):
         load(str(path), tmp_path)
 
 
+def test_files_of_a_card_of_ones_own_lie_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHDYN_DATA", "/nowhere")
+    (tmp_path / "edges.csv").write_text("0,1\n")
+    (tmp_path / "mine.toml").write_text('name = "mine"\nformat = "edge-list"\n')
+    assert load(str(tmp_path / "mine.toml")).num_edges == 1
+
+
 def test_an_absent_card_is_named(tmp_path):
     with pytest.raises(DataError, match="cannot read the card"):
         card(str(tmp_path / "none.toml"))

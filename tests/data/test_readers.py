@@ -1,8 +1,10 @@
 """Every raw format from small files made here, and what happens when they are damaged."""
 
 import gzip
+import io
 import json
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -83,6 +85,12 @@ def test_npz_is_binarised_symmetrised_and_without_loops(tmp_path):
 def test_npz_arrays_that_do_not_fit_are_named_not_read(tmp_path, changes):
     with pytest.raises(DataError, match=r"tiny\.npz is corrupt or truncated"):
         load(write_npz(tmp_path, **changes), tmp_path)
+
+
+def test_zeros_that_are_stored_do_not_count_as_features(tmp_path):
+    changes = {"attr_data": np.array([1.0, 0.0, 3.0, 4.0, 5.0])}
+    x = load(write_npz(tmp_path, **changes), tmp_path, features="sparse").x
+    assert x.csc.num_edges == 4
 
 
 def write_heterophilous(folder, edges=None, x=X, y=Y):
@@ -252,6 +260,21 @@ def test_ogb_npz_form_is_streamed(tmp_path, monkeypatch, compress, store):
     assert graph.node_attrs["year"].tolist() == [2001, 2002, 2003, 2004]
 
 
+def test_a_streamed_array_shorter_than_its_header_says_is_refused(tmp_path):
+    (tmp_path / "raw").mkdir()
+    out = io.BytesIO()
+    header = {"descr": "<i8", "fortran_order": False, "shape": (2, 5)}
+    np.lib.format.write_array_header_1_0(out, header)
+    out.write(np.stack([SRC, DST]).astype("<i8").tobytes()[:-16])
+    np.savez(tmp_path / "raw" / "data.npz", node_feat=X, num_nodes_list=np.array([4]))
+    with zipfile.ZipFile(tmp_path / "raw" / "data.npz", "a") as bundle:
+        bundle.writestr("edge_index.npy", out.getvalue())
+    np.savez(tmp_path / "raw" / "node-label.npz", node_label=Y.astype(np.float32)[:, None])
+    card = card_file(tmp_path, "ogb", reader={"form": "npz"})
+    with pytest.raises(DataError, match=r"data\.npz is corrupt or truncated .16 bytes are missing"):
+        load(card, tmp_path)
+
+
 def test_nan_in_streamed_features_names_the_node(tmp_path):
     (tmp_path / "raw").mkdir()
     bad = X.copy()
@@ -336,6 +359,20 @@ def test_edge_list_of_csv_files(tmp_path, weighted):
         assert len(got) == 5
     else:
         assert graph.edge_weight is None
+
+
+def test_loops_go_with_their_weights(tmp_path):
+    (tmp_path / "edges.csv").write_text("0,1,0.5\n1,1,9\n2,0,2\n")
+    graph = load(card_file(tmp_path, "edge-list", graph={"drop_loops": True}), tmp_path)
+    assert edges_of(graph) == [(0, 1), (2, 0)]
+    assert graph.edge_weight.tolist() == [2.0, 0.5]  # by target
+
+
+def test_counts_of_the_card_are_of_edges_as_stored(tmp_path):
+    (tmp_path / "edges.csv").write_text("0,1\n1,2\n")
+    card = card_file(tmp_path, "edge-list", counts={"nodes": 3, "edges": 2})
+    assert load(card, tmp_path).num_edges == 2
+    assert load(card, tmp_path, undirected=True).num_edges == 4
 
 
 def test_edge_list_of_one_npz_in_pyg_order(tmp_path):
@@ -462,6 +499,13 @@ def test_planetoid_test_rows_go_where_the_index_says(tmp_path):
     # tx lists node 3 first, as test.index does.
     np.testing.assert_array_equal(dense(graph.x), X[[0, 1, 3, 2]])
     assert graph.y.tolist() == Y[[0, 1, 3, 2]].tolist()
+
+
+def test_a_matrix_that_points_outside_itself_is_refused(tmp_path):
+    bad = sp.csr_matrix(X[:2])
+    bad.indices[0] = 1_000_000
+    with pytest.raises(DataError, match=r"ind\.tiny\.allx is corrupt"):
+        load(write_planetoid(tmp_path, allx=bad), tmp_path)
 
 
 @pytest.mark.parametrize("part", ["allx", "graph", "ally"])

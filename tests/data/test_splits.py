@@ -50,6 +50,11 @@ def test_shares_that_add_up_to_one_leave_no_node_out():
     assert sum(sizes(random_split(graph, "random-0.6-0.2-0.2"))) == 107
 
 
+def test_shares_are_not_cut_short_by_binary_fractions():
+    assert 0.29 * 100 < 29  # what plain rounding down would fall for
+    assert sizes(random_split(labelled([60, 40]), "random-0.29-0.29-0.42")) == [29, 29, 42]
+
+
 @pytest.mark.parametrize("scheme", ["random-5x5x20", "random-0.6-0.2-0.2"])
 def test_the_id_alone_gives_the_split_again_and_seeds_differ(scheme):
     graph = labelled([40, 60])

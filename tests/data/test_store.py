@@ -24,9 +24,7 @@ def write(folder, seed=0, weight=False):
     x = rng.random((50, 80)) * (rng.random((50, 80)) < 0.1)
     np.savez(folder / "g.npz", edges=edges, features=x, labels=rng.integers(0, 3, 50), **more)
     text = 'name = "mine"\nformat = "edge-list"\n[reader]\nfile = "g.npz"\n'
-    (folder / "mine.toml").write_text(
-        text + '[[source]]\ninto = "."\n[source.files]\n"g.npz" = ""\n'
-    )
+    (folder / "mine.toml").write_text(text)
     return str(folder / "mine.toml")
 
 
@@ -118,17 +116,19 @@ def test_anything_that_changes_the_arrays_makes_another_store(tmp_path, change, 
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "manifest"])
-def test_a_damaged_store_is_built_again(tmp_path, damage):
+def test_a_damaged_store_is_built_again(tmp_path, damage, monkeypatch):
     card = write(tmp_path)
-    plain = load(card, tmp_path, store=True)
+    plain = load(card, tmp_path, store=False)
+    load(card, tmp_path, store=True)
     (folder,) = stores(tmp_path)
     path = folder / ("manifest.json" if damage == "manifest" else "indices.npy")
     if damage == "remove":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-3])
-    again = load(card, tmp_path, store=True)
-    assert_same(plain, again)
+    load(card, tmp_path, store=True)
+    monkeypatch.setattr("graphdyn.data.readers.edge_list.read", None)
+    assert_same(plain, load(card, tmp_path, store=True))
     assert stores(tmp_path) == [folder]
 
 

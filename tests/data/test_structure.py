@@ -62,6 +62,23 @@ def test_any_number_of_buckets_gives_what_sorting_gives(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_buckets_share_the_edges_though_one_side_holds_them_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(structure, "BUCKET", 100)
+    sizes = []
+    take = structure._Bucket.take
+
+    def counted(self):
+        out = take(self)
+        sizes.append(out.size)
+        return out
+
+    monkeypatch.setattr(structure._Bucket, "take", counted)
+    src, dst = np.arange(1000) % N, np.full(1000, 3)  # all reverse edges leave node 3
+    build_csc(pieces(src, dst, 1000), N, Rules(undirected=True))
+    assert len(sizes) > 10
+    assert sorted(sizes)[-3] <= 200  # but for the hub's own, which cannot be cut
+
+
 def test_parallel_edges_are_kept_unless_asked_otherwise():
     src, dst = edge_list()
     indptr, indices = build_csc(pieces(src, dst, 10**9), N, Rules())
