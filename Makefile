@@ -33,7 +33,7 @@ test-slow: $(VENV)/installed  ## the tests that take minutes
 lint: $(VENV)/installed  ## ruff (with docstring rules), format, pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(VENV)/installed  ## let ruff format and fix
 	$(BIN)/ruff format .

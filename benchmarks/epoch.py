@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import warnings
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -94,7 +95,12 @@ def pyg_edges(graph, propagation, layout):
 
 def build_gcn(graph, norm, dropout):
     return GCN(
-        graph.num_features, graph.num_classes, hidden=HIDDEN, layers=LAYERS, norm=norm, dropout=dropout
+        graph.num_features,
+        graph.num_classes,
+        hidden=HIDDEN,
+        layers=LAYERS,
+        norm=norm,
+        dropout=dropout,
     )
 
 
@@ -102,7 +108,7 @@ def build_pyg_gcn(graph, norm, dropout):
     from torch_geometric.nn import GCNConv
 
     widths = [graph.num_features, HIDDEN, HIDDEN, graph.num_classes]
-    convs = [GCNConv(a, b, normalize=False) for a, b in zip(widths, widths[1:])]
+    convs = [GCNConv(a, b, normalize=False) for a, b in pairwise(widths)]
     norms = [torch.nn.BatchNorm1d(HIDDEN) for _ in range(LAYERS - 1)] if norm == "batch" else []
     return PygNet(convs, norms, dropout, F.relu)
 
@@ -112,9 +118,7 @@ def build_pyg_gat(graph):
 
     wide = HEADS * (HIDDEN // HEADS)
     sizes = [(graph.num_features, 32, True), (wide, 32, True), (wide, graph.num_classes, False)]
-    convs = [
-        GATConv(a, b, HEADS, concat=c, add_self_loops=False) for a, b, c in sizes
-    ]
+    convs = [GATConv(a, b, HEADS, concat=c, add_self_loops=False) for a, b, c in sizes]
     return PygNet(convs, [], 0.0, F.elu)
 
 
@@ -187,7 +191,9 @@ def measure(rounds: int, threads: int, kinds: list[str]) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=["gcn", "gcn+bn+dropout", "gat"])

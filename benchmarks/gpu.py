@@ -65,7 +65,10 @@ def gradients(name, options, graph, device):
     batch = full_batch(graph, model.propagation, key=Key(3))
     logits = model(batch).logits
     node_loss(logits, batch).backward()
-    return [logits.detach().cpu(), *(p.grad.cpu() for p in model.parameters() if p.grad is not None)]
+    return [
+        logits.detach().cpu(),
+        *(p.grad.cpu() for p in model.parameters() if p.grad is not None),
+    ]
 
 
 def worst_difference(name, options, graph, device) -> float:
@@ -130,7 +133,9 @@ def epochs(timer, graph, hidden) -> dict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--nodes", type=int, default=200_000)
     parser.add_argument("--tiny", action="store_true", help="a small graph: does it run?")
@@ -143,7 +148,14 @@ def main() -> int:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}\nagainst the CPU:")
     results: dict = {"device": name, "difference": check(device)}
-    graph = power_law(nodes, avg_degree=24, num_features=128, num_classes=40, split="random-0.5-0.25-0.25", key=Key(0)).to(device)
+    graph = power_law(
+        nodes,
+        avg_degree=24,
+        num_features=128,
+        num_classes=40,
+        split="random-0.5-0.25-0.25",
+        key=Key(0),
+    ).to(device)
     timer = Timer(device, repeats)
     peak = results["copy_bytes_per_second"] = copy_bandwidth(timer, device)
     print(f"{graph}\n  copy bandwidth {peak / 1e9:.0f} GB/s")

@@ -129,7 +129,9 @@ def _data(args: list[str]) -> None:
 
 
 def _doctor(args: list[str]) -> None:
-    parser = argparse.ArgumentParser("graphdyn doctor", description="What this installation can do.")
+    parser = argparse.ArgumentParser(
+        "graphdyn doctor", description="What this installation can do."
+    )
     parser.add_argument("--data-root", type=Path, help="folder of raw files")
     options = parser.parse_args(args)
     from graphdyn.report.doctor import print_doctor

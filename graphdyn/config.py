@@ -142,7 +142,9 @@ class Config:
         for name in values:
             if name not in names:
                 raise unknown("configuration field", name, names)
-        paths = {k: Path(v) for k, v in values.items() if k in {"data_root", "out"} and v is not None}
+        paths = {
+            k: Path(v) for k, v in values.items() if k in {"data_root", "out"} and v is not None
+        }
         return replace(base or cls(), **{**values, **paths})
 
     @classmethod

@@ -47,7 +47,7 @@ class Split:
 
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device."""
-        return Split(*(part.to(device) for part in self.parts().values()), self.id)
+        return Split(self.train.to(device), self.valid.to(device), self.test.to(device), self.id)
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,9 @@ def _check_structure(graph: Graph) -> None:
         raise InputError(f"an edge leaves the graph: node ids must lie in 0..{csc.num_src - 1}.")
     weight = graph.edge_weight
     if weight is not None and weight.shape != (csc.num_edges,):
-        raise InputError(f"edge_weight has shape {tuple(weight.shape)}; expected ({csc.num_edges},).")
+        raise InputError(
+            f"edge_weight has shape {tuple(weight.shape)}; expected ({csc.num_edges},)."
+        )
     if weight is not None and not bool(torch.isfinite(weight).all()):
         raise InputError("edge_weight holds NaN or infinity; every weight must be finite.")
 
@@ -384,7 +386,9 @@ def check_split(graph: Graph, split: Split) -> None:
             raise InputError(f"the {name} split lists a node twice.")
         if bool(seen[ids].any()):
             node = int(ids[seen[ids].bool()][0])
-            raise InputError(f"node {node} is in two splits; train, valid and test must not overlap.")
+            raise InputError(
+                f"node {node} is in two splits; train, valid and test must not overlap."
+            )
         seen[ids] = 1
     if split.train.numel() == 0:
         raise InputError("the training split is empty; at least one training node is needed.")

@@ -15,7 +15,16 @@ import torch
 
 from graphdyn.errors import InputError
 
-PACKAGES = ("graphdyn", "torch", "torch-geometric", "numpy", "scipy", "numba", "pyarrow", "safetensors")
+PACKAGES = (
+    "graphdyn",
+    "torch",
+    "torch-geometric",
+    "numpy",
+    "scipy",
+    "numba",
+    "pyarrow",
+    "safetensors",
+)
 
 
 def pick_device(name: str) -> torch.device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,10 @@ from graphdyn.errors import InputError, unknown
 _NEEDS_CLOSURE = {"lbfgs"}
 
 
-def optimizer_names() -> dict[str, type[torch.optim.Optimizer]]:
+Groups = dict[str, list[nn.Parameter]]
+
+
+def optimizer_names() -> dict[str, Callable[..., torch.optim.Optimizer]]:
     """Every usable optimiser of this torch by lower-case name."""
     found = {
         name.lower(): kind
@@ -52,8 +55,8 @@ def build_optimizer(
     kinds = optimizer_names()
     if name.lower() not in kinds:
         raise unknown("optimiser", name, kinds)
-    groups = model.parameter_groups() if hasattr(model, "parameter_groups") else {}
-    groups = groups or {"all": list(model.parameters())}
+    grouped: Callable[[], Groups] | None = getattr(model, "parameter_groups", None)
+    groups: Groups = grouped() if grouped else {"all": list(model.parameters())}
     decay_for = dict(weight_decay_for or {})
     for group in decay_for:
         if group not in groups:

@@ -224,7 +224,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise RecordError(f"{path} is damaged ({error}); delete the run folder to start again.") from None
+        raise RecordError(
+            f"{path} is damaged ({error}); delete the run folder to start again."
+        ) from None
 
 
 def _check_vacant(folder: Path, config: Config) -> None:
@@ -252,7 +254,9 @@ def _lock(folder: Path) -> IO[str]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        raise RecordError(f"another process is writing {folder}; wait for it or choose another --out.") from None
+        raise RecordError(
+            f"another process is writing {folder}; wait for it or choose another --out."
+        ) from None
     return lock
 
 
@@ -268,7 +272,11 @@ def _write_part(path: Path, rows: list[tuple[Any, ...]]) -> None:
 
     schema = _schema()
     columns = [pa.array(column, kind) for column, kind in zip(zip(*rows), schema.types)]
-    with replacing(path) as part, pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
+    with (
+        replacing(path) as part,
+        pa.OSFile(str(part), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as file,
+    ):
         file.write_table(pa.table(columns, schema=schema))
 
 

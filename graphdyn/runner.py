@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphdyn.batch import full_batch
 from graphdyn.checkpoint import below, pack_optimizer, prefixed, unpack_optimizer
@@ -28,13 +28,22 @@ from graphdyn.machine import (
     stoppable,
     versions,
 )
-from graphdyn.models import build
+from graphdyn.models import APPNP, Stack, build
 from graphdyn.optim import advance, build_optimizer, build_schedule
 from graphdyn.progress import Progress, progress
 from graphdyn.record import Clock, Record
 from graphdyn.step import full_batches, train
 
-LEDGER = ("precompute", "sample", "gather", "transfer", "compute", "instruments", "evaluate", "total")
+LEDGER = (
+    "precompute",
+    "sample",
+    "gather",
+    "transfer",
+    "compute",
+    "instruments",
+    "evaluate",
+    "total",
+)
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -93,6 +102,7 @@ class SeedState:
 
     @property
     def clock(self) -> Clock:
+        """When a number measured now is measured."""
         return Clock(self.seed, self.step, self.epoch, self.seconds["compute"], self.edges)
 
 
@@ -119,7 +129,9 @@ class Job:
         tensors, state = record.load() or ({}, {"results": []})
         results: list[dict[str, Any]] = state["results"]
         total = config.seeds * config.epochs
-        with progress(f"{config.dataset} {config.model}", total, len(results) * config.epochs) as bar:
+        with progress(
+            f"{config.dataset} {config.model}", total, len(results) * config.epochs
+        ) as bar:
             for number in range(len(results), config.seeds):
                 seed = Seed(self, config.first_seed + number)
                 if "seed" in state:
@@ -134,7 +146,7 @@ class Job:
         """The document that completes a run."""
         config = self.config
         assert self.graph.split is not None
-        ledger = {name: sum(r["seconds"][name] for r in results) for name in LEDGER}
+        ledger: dict[str, float] = {n: sum(r["seconds"][n] for r in results) for n in LEDGER}
         ledger["precompute"] += self.precompute
         ledger["total"] += self.precompute
         return {
@@ -165,7 +177,8 @@ class Seed:
         config = job.config
         self.config = config
         self.graph = job.graph_of(seed)
-        self.model = _build(config, self.graph, seed).to(job.device)
+        self.model = _build(config, self.graph, seed)
+        self.model.to(job.device)
         self.optimizer = build_optimizer(
             self.model,
             config.optimizer,
@@ -334,7 +347,7 @@ _MODEL_FIELDS = (
 )
 
 
-def _build(config: Config, graph: Graph, seed: int) -> nn.Module:
+def _build(config: Config, graph: Graph, seed: int) -> Stack | APPNP:
     options = {name: getattr(config, name) for name in _MODEL_FIELDS}
     options = {name: value for name, value in options.items() if value is not None}
     twice = sorted((options.keys() | {"seed"}) & config.model_options.keys())

@@ -8,7 +8,10 @@ import torch
 from graphdyn.checkpoint import pack_optimizer, unpack_optimizer
 from graphdyn.optim import optimizer_names
 
-OPTIONS = {"sgd": {"momentum": 0.9, "nesterov": True}, "rmsprop": {"momentum": 0.9, "centered": True}}
+OPTIONS = {
+    "sgd": {"momentum": 0.9, "nesterov": True},
+    "rmsprop": {"momentum": 0.9, "centered": True},
+}
 
 
 def problem():

@@ -8,10 +8,34 @@ from graphdyn.cli import parse_config
 from graphdyn.config import Config
 from graphdyn.errors import InputError
 
-FLAGS = (
-    "--dataset cora --model gat --norm batch --skip identity --hidden 8 --layers 3 --seeds 10 "
-    "--lr 0.005 --model-options heads 8 --weight-decay-for first 0.0005 out 0.0 --patience 100"
-).split()
+FLAGS = [
+    "--dataset",
+    "cora",
+    "--model",
+    "gat",
+    "--norm",
+    "batch",
+    "--skip",
+    "identity",
+    "--hidden",
+    "8",
+    "--layers",
+    "3",
+    "--seeds",
+    "10",
+    "--lr",
+    "0.005",
+    "--model-options",
+    "heads",
+    "8",
+    "--weight-decay-for",
+    "first",
+    "0.0005",
+    "out",
+    "0.0",
+    "--patience",
+    "100",
+]
 
 TOML = """
 dataset = "cora"
@@ -62,7 +86,13 @@ def test_flags_win_over_the_file(tmp_path):
 
 def test_identity_ignores_where_it_is_written_and_nothing_else(tmp_path):
     assert Config(out=tmp_path, checkpoint_seconds=1.0, data_root=tmp_path).id == Config().id
-    changed = {"layers": 3, "lr": 0.1, "threads": 1, "select": "loss", "model_options": {"heads": 1}}
+    changed = {
+        "layers": 3,
+        "lr": 0.1,
+        "threads": 1,
+        "select": "loss",
+        "model_options": {"heads": 1},
+    }
     ids = {Config(**{name: value}).id for name, value in changed.items()}
     assert len(ids | {Config().id}) == len(changed) + 1
 

@@ -56,7 +56,10 @@ def test_models_agree_with_dropout_on(graph, name):
         batch = full_batch(here, model.propagation, key=Key(4))
         logits = model(batch).logits
         node_loss(logits, batch).backward()
-        return [logits.detach().cpu(), *(p.grad.cpu() for p in model.parameters() if p.grad is not None)]
+        return [
+            logits.detach().cpu(),
+            *(p.grad.cpu() for p in model.parameters() if p.grad is not None),
+        ]
 
     for here, there in zip(gradients("cpu"), gradients("cuda"), strict=True):
         torch.testing.assert_close(here, there, rtol=1e-3, atol=1e-5)
@@ -82,7 +85,10 @@ def test_the_gpu_check_runs_from_the_source_tree():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs the absence of a CUDA device")
 def test_the_gpu_check_without_a_gpu_is_one_sentence():
     done = subprocess.run(
-        [sys.executable, str(REPO / "benchmarks" / "gpu.py")], capture_output=True, text=True, check=False
+        [sys.executable, str(REPO / "benchmarks" / "gpu.py")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert "no CUDA device" in done.stderr

@@ -79,7 +79,9 @@ def test_imports_point_upstream(path):
         assert rest, f"{path.name} imports the package root"
         if rest[0] == "datasets" or rest[0] == here or (here, rest[0]) in BACK_DOORS:
             continue
-        assert FLOW.index(rest[0]) < FLOW.index(here), f"{here} imports {rest[0]}, which is downstream"
+        assert FLOW.index(rest[0]) < FLOW.index(here), (
+            f"{here} imports {rest[0]}, which is downstream"
+        )
 
 
 def test_the_checker_sees_every_form_of_import(tmp_path):
@@ -124,8 +126,12 @@ def test_all_names_are_true_and_in_the_order_of_the_flow():
 def test_type_checkers_see_the_same_names():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     guarded = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {a.name: n.module for n in guarded.body for a in n.names if isinstance(n, ast.ImportFrom)}
-    assert seen == {name: f"graphdyn.{home}" for home, names in graphdyn._HOME.items() for name in names}
+    seen = {
+        a.name: n.module for n in guarded.body for a in n.names if isinstance(n, ast.ImportFrom)
+    }
+    assert seen == {
+        name: f"graphdyn.{home}" for home, names in graphdyn._HOME.items() for name in names
+    }
 
 
 def test_data_folders_are_not_packages():

@@ -18,7 +18,9 @@ class Two(torch.nn.Module):
 
 
 def test_decay_by_group():
-    optimizer = build_optimizer(Two(), "AdamW", lr=0.1, weight_decay=0.5, weight_decay_for={"out": 0.0})
+    optimizer = build_optimizer(
+        Two(), "AdamW", lr=0.1, weight_decay=0.5, weight_decay_for={"out": 0.0}
+    )
     assert [(g["name"], g["weight_decay"], g["lr"]) for g in optimizer.param_groups] == [
         ("first", 0.5, 0.1),
         ("out", 0.0, 0.1),
@@ -28,7 +30,10 @@ def test_decay_by_group():
 def test_a_foreign_model_is_one_group():
     model = torch.nn.Linear(2, 2)
     optimizer = build_optimizer(model, "sgd", momentum=0.9)
-    assert [p is q for p, q in zip(optimizer.param_groups[0]["params"], model.parameters())] == [True, True]
+    assert [p is q for p, q in zip(optimizer.param_groups[0]["params"], model.parameters())] == [
+        True,
+        True,
+    ]
     assert optimizer.param_groups[0]["momentum"] == 0.9
 
 
@@ -38,7 +43,10 @@ def test_a_foreign_model_is_one_group():
         (lambda: build_optimizer(Two(), "adm"), "unknown optimiser 'adm'; did you mean adam"),
         (lambda: build_optimizer(Two(), "lbfgs"), "unknown optimiser"),
         (lambda: build_optimizer(Two(), "adam", beta=3), "refused its options"),
-        (lambda: build_optimizer(Two(), "adam", weight_decay_for={"frist": 1.0}), "did you mean first"),
+        (
+            lambda: build_optimizer(Two(), "adam", weight_decay_for={"frist": 1.0}),
+            "did you mean first",
+        ),
         (lambda: build_schedule(build_optimizer(Two()), "cosine"), "unknown schedule"),
         (lambda: build_schedule(build_optimizer(Two()), "StepLR"), "refused its options"),
     ],

@@ -14,7 +14,17 @@ REPO = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", str(out), str(REPO)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--quiet",
+        "-w",
+        str(out),
+        str(REPO),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return zipfile.ZipFile(next(out.glob("*.whl")))
@@ -37,7 +47,9 @@ def test_the_wheel_holds_every_module_and_every_card(wheel):
 
 def test_constraints_pin_every_dependency():
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + [d for ds in project["optional-dependencies"].values() for d in ds]
+    wanted = project["dependencies"] + [
+        d for ds in project["optional-dependencies"].values() for d in ds
+    ]
     pinned = {
         line.split("==")[0].lower().replace("_", "-")
         for line in (REPO / "constraints.txt").read_text().splitlines()
@@ -47,7 +59,9 @@ def test_constraints_pin_every_dependency():
     assert names - pinned == set()
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["data", "--help"], ["nonsense"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["data", "--help"], ["nonsense"]]
+)
 def test_the_command_line_answers_before_anything_heavy_is_loaded(words):
     source = (
         "import sys\nfrom graphdyn.cli import main\n"
@@ -55,7 +69,9 @@ def test_the_command_line_answers_before_anything_heavy_is_loaded(words):
         "heavy = {'torch', 'numpy', 'scipy', 'numba', 'pyarrow', 'pandas', 'torch_geometric', 'matplotlib'}\n"
         "print('LOADED', sorted(heavy & set(sys.modules)), code)"
     )
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == f"LOADED [] {2 if words == ['nonsense'] else 0}"
 
 

@@ -14,7 +14,9 @@ def test_the_library_example_runs_and_learns():
     statements = [line for line in source.splitlines() if line.strip()]
     assert len(statements) <= 15
 
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=False
+    )
 
     assert done.returncode == 0, done.stderr
     accuracy = float(done.stdout.splitlines()[-1].removeprefix("test accuracy "))
@@ -28,7 +30,11 @@ def test_every_make_target_named_exists():
 
 
 def test_every_link_leads_somewhere():
-    for page in [REPO / "README.md", *REPO.glob("docs/*.md"), *REPO.glob("experiments/*/README.md")]:
+    for page in [
+        REPO / "README.md",
+        *REPO.glob("docs/*.md"),
+        *REPO.glob("experiments/*/README.md"),
+    ]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page}: {target}"

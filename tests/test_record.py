@@ -49,7 +49,9 @@ def test_rows_after_the_last_checkpoint_are_dropped_on_resume(config, monkeypatc
     record.add(CLOCK, "loss", "train", 2.0)
     # The process dies after the part is written and before the checkpoint that counts it.
     with monkeypatch.context() as patch:
-        patch.setattr("graphdyn.record.write_tensors", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "graphdyn.record.write_tensors", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             record.save({"w": torch.zeros(2)}, {"results": [], "mark": 2})
     record.close()
@@ -114,7 +116,9 @@ except RecordError as error:
 
 def test_a_full_disk_keeps_the_last_checkpoint(config):
     source = FULL_DISK.format(folder=str(config.out))
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=False
+    )
 
     assert "cannot write to" in done.stdout, done.stderr
     record = Record.open(config)

@@ -65,7 +65,9 @@ def test_the_run_folder_is_complete(tmp_path):
 def test_the_reported_epoch_is_the_first_with_the_best_validation_value(tmp_path):
     summary = run(config(tmp_path, seeds=1, epochs=30))
     rows = table(tmp_path / "run")
-    valid = {r["epoch"]: r["value"] for r in rows if (r["name"], r["group"]) == ("accuracy", "valid")}
+    valid = {
+        r["epoch"]: r["value"] for r in rows if (r["name"], r["group"]) == ("accuracy", "valid")
+    }
     test = {r["epoch"]: r["value"] for r in rows if (r["name"], r["group"]) == ("accuracy", "test")}
 
     best = max(valid.values())
@@ -142,9 +144,13 @@ def test_a_finished_run_answers_at_once(tmp_path):
     assert (tmp_path / "run" / "metrics.parquet").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize("optimizer", [{}, ADAM, {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}}])
+@pytest.mark.parametrize(
+    "optimizer", [{}, ADAM, {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}}]
+)
 @pytest.mark.parametrize("stop_at", [1, 7, 12, 15])
-def test_a_run_stopped_between_any_two_epochs_ends_in_the_same_bits(tmp_path, monkeypatch, stop_at, optimizer):
+def test_a_run_stopped_between_any_two_epochs_ends_in_the_same_bits(
+    tmp_path, monkeypatch, stop_at, optimizer
+):
     run(config(tmp_path, "straight", **optimizer))
 
     from graphdyn import runner

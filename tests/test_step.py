@@ -44,7 +44,9 @@ def test_equals_the_loop_one_would_write(graph):
         expected.append(loss.item())
 
     assert losses == expected
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values())
+    )
 
 
 def test_a_step_shows_gradients_new_parameters_and_cannot_be_written(graph):

@@ -74,16 +74,14 @@ class GATConv(_Attention):
         """(S, F) -> (D, C)."""
         del h0
         hop = hops[0]
-        # <s, W h> = <W^T s, h>: one thin product instead of a pass over (S, H, F).
-        a_src = linear(h, self._fold(self.att_src))
-        a_dst = linear(prefix(h, hop.block.num_dst), self._fold(self.att_dst))
+        # <s, W h> = <W^T s, h>: one thin product instead of passes over (S, H, F).
+        weight = self.lin.weight.view(self.heads, self.features, -1)
+        att = torch.cat([self.att_src, self.att_dst])
+        folded = (att.unsqueeze(-1) * weight.repeat(2, 1, 1)).sum(1)
+        a_src, a_dst = linear(h, folded).split(self.heads, 1)
+        a_dst = prefix(a_dst, hop.block.num_dst)
         logits = gat_scores(hop.block.adjacency.csc, a_src, a_dst, self.slope)
         return self._attend(hop, logits, self._split(self.lin(h)))
-
-    def _fold(self, att: Tensor) -> Tensor:
-        """(H, inputs): W^T s of each head."""
-        weight = self.lin.weight.view(self.heads, self.features, -1)
-        return (att.unsqueeze(-1) * weight).sum(1)
 
 
 class GATv2Conv(_Attention):
@@ -148,7 +146,7 @@ class GAT(Stack):
     """
 
     propagation = Propagation("none", self_loops=True)
-    defaults = {"activation": "elu"}  # noqa: RUF012
+    defaults = {"activation": "elu"}
 
     def __init__(
         self,
@@ -186,7 +184,7 @@ class GATv2(Stack):
     """
 
     propagation = Propagation("none", self_loops=True)
-    defaults = {"activation": "elu"}  # noqa: RUF012
+    defaults = {"activation": "elu"}
 
     def __init__(
         self,

@@ -41,7 +41,9 @@ class GCN2Conv(torch.nn.Module):
         """(S, F) and (>= D, F) -> (D, F)."""
         block = drop_edges(hops[0], self.edge_dropout)
         s = blend(aggregate(block, h), h0, self.alpha)
-        return (torch.addmm(s, s, self.weight.t(), beta=1.0 - self.beta, alpha=self.beta),)
+        # (1 - beta) I + beta W is small: one product, where two terms would cost passes over (D, F).
+        eye = torch.eye(self.weight.shape[0], dtype=self.weight.dtype, device=self.weight.device)
+        return (torch.nn.functional.linear(s, torch.lerp(eye, self.weight, self.beta)),)
 
 
 class GCNII(Stack):
@@ -64,7 +66,7 @@ class GCNII(Stack):
         InputError: If an option is out of range or options exclude each other.
     """
 
-    defaults = {"head": "linear"}  # noqa: RUF012
+    defaults = {"head": "linear"}
 
     def __init__(
         self,

@@ -100,7 +100,7 @@ def drop_coefficients(hop: Hop, p: float, alpha: Tensor) -> Tensor:
 
 def blend(z: Tensor, h0: Tensor, share: float) -> Tensor:
     """Return ``(1 - share) z + share h0``: the initial residual, h0 cut to the rows of z."""
-    return torch.add(share * prefix(h0, z.shape[0]), z, alpha=1.0 - share)
+    return torch.lerp(z, prefix(h0, z.shape[0]).to(z.dtype), share)
 
 
 @overload

@@ -61,7 +61,7 @@ class SGC(Stack):
         InputError: If an option is out of range or options exclude each other.
     """
 
-    defaults = {"layers": 1}  # noqa: RUF012
+    defaults = {"layers": 1}
 
     def __init__(self, num_features: int, num_classes: int, *, hops: int = 2, **options: Any):
         o = Options(**self.defaults | options)

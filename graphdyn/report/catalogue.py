@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graphdyn.data import available, data_root, get, info, names, verify
+from graphdyn.data import data_root, get, info, names, verify
 from graphdyn.errors import DataError
 
 

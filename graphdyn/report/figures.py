@@ -58,7 +58,9 @@ def _cycle(n: int) -> list[str]:
     return [COLORS[i % len(COLORS)] for i in range(n)]
 
 
-def _curve(axes: Any, table: dict, name: str, part: str, color: str, style: str, scale: float) -> None:
+def _curve(
+    axes: Any, table: dict, name: str, part: str, color: str, style: str, scale: float
+) -> None:
     """Median line over seeds with the band from the lowest to the highest."""
     by_epoch: dict[int, list[float]] = {}
     for key, group, epoch, value in zip(
@@ -80,7 +82,14 @@ def _legends(figure: Any, axes: Any, names: list[str]) -> None:
 
     runs = [Line2D([], [], color=c, lw=2, label=n) for c, n in zip(_cycle(len(names)), names)]
     parts = [Line2D([], [], color="0.3", ls=s, label=NAMES[p]) for p, s in STYLES.items()]
-    axes.legend(handles=parts, title="median of seeds, band: lowest to highest", fontsize=8,
-                title_fontsize=8, loc="lower right", frameon=False)
-    figure.legend(handles=runs, loc="outside upper center", ncols=min(3, len(runs)), frameon=False,
-                  fontsize=9)
+    axes.legend(
+        handles=parts,
+        title="median of seeds, band: lowest to highest",
+        fontsize=8,
+        title_fontsize=8,
+        loc="lower right",
+        frameon=False,
+    )
+    figure.legend(
+        handles=runs, loc="outside upper center", ncols=min(3, len(runs)), frameon=False, fontsize=9
+    )

@@ -23,7 +23,9 @@ def read_run(folder: Path) -> dict[str, Any]:
         RecordError: If the folder holds no run.
     """
     if not (folder / "config.json").is_file():
-        raise RecordError(f"{folder} holds no run; name the folder that `graphdyn train --out` wrote.")
+        raise RecordError(
+            f"{folder} holds no run; name the folder that `graphdyn train --out` wrote."
+        )
     summary = folder / "summary.json"
     return {
         "folder": folder,

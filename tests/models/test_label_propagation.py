@@ -33,12 +33,16 @@ def test_equals_dense_algebra(norm):
     for _ in range(7):
         z = (0.6 * s @ z + 0.4 * start).clamp(0, 1)
 
-    torch.testing.assert_close(label_propagation(triangle_and_tail(), alpha=0.6, rounds=7, norm=norm), z)
+    torch.testing.assert_close(
+        label_propagation(triangle_and_tail(), alpha=0.6, rounds=7, norm=norm), z
+    )
     assert not label_propagation(triangle_and_tail())[4].any()
 
 
 def test_of_equal_scores_the_last_class_wins():
-    assert last_argmax(torch.tensor([[0.5, 0.5, 0.1], [0.0, 0.0, 0.0], [0.9, 0.1, 0.0]])).tolist() == [1, 2, 0]
+    assert last_argmax(
+        torch.tensor([[0.5, 0.5, 0.1], [0.0, 0.0, 0.0], [0.9, 0.1, 0.0]])
+    ).tolist() == [1, 2, 0]
 
 
 def test_refusals():
