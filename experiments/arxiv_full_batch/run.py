@@ -1,6 +1,6 @@
 """What does a 3-layer GCN with batch norm reach on ogbn-arxiv-tape, full batch? See README.md.
 
-    python experiments/arxiv_full_batch/run.py [--tiny] [--seeds 10] [--epochs 100] [--out runs/arxiv_full_batch]
+python experiments/arxiv_full_batch/run.py [--tiny] [--seeds 10] [--epochs 100] [--out runs/arxiv_full_batch]
 """
 
 import argparse
@@ -23,7 +23,9 @@ GCN = Config(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("runs/arxiv_full_batch"))

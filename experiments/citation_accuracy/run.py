@@ -1,6 +1,6 @@
 """Do GCN, GAT and GCNII reach their published accuracy on the public splits? See README.md.
 
-    python experiments/citation_accuracy/run.py [--only gcn-cora ...] [--tiny] [--out runs/citation]
+python experiments/citation_accuracy/run.py [--only gcn-cora ...] [--tiny] [--out runs/citation]
 """
 
 import argparse
@@ -87,12 +87,17 @@ def check(name: str, out: Path, tiny: bool) -> dict:
         "id": summary["id"],
     }
     verdict = "inside" if row["inside"] else "OUTSIDE"
-    print(f"{name:14} {mean:6.2f} ± {row['test_std']:.2f}  band {low}-{high}  {verdict}  {seconds:.0f} s", flush=True)
+    print(
+        f"{name:14} {mean:6.2f} ± {row['test_std']:.2f}  band {low}-{high}  {verdict}  {seconds:.0f} s",
+        flush=True,
+    )
     return row
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--only", nargs="*", choices=sorted(CHECKS), default=list(CHECKS))
     parser.add_argument("--out", type=Path, default=Path("runs/citation_accuracy"))
     parser.add_argument("--tiny", action="store_true", help="2 seeds, 3 epochs: does it run?")

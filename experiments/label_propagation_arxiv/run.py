@@ -1,6 +1,6 @@
 """Does label propagation on ogbn-arxiv give the published figures to the last digit? See README.md.
 
-    python experiments/label_propagation_arxiv/run.py
+python experiments/label_propagation_arxiv/run.py
 """
 
 import time
@@ -24,7 +24,9 @@ def main() -> None:
         right = int((guess[nodes] == graph.y[nodes]).sum())
         share = right / nodes.numel()
         verdict = "equal" if round(share, 5) == published else "DIFFERENT"
-        print(f"{part:6} {right} of {nodes.numel()} = {share:.5f}  published {published}  {verdict}")
+        print(
+            f"{part:6} {right} of {nodes.numel()} = {share:.5f}  published {published}  {verdict}"
+        )
     print(f"{seconds:.1f} s with {torch.get_num_threads()} thread(s)")
 
 
