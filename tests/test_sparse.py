@@ -79,6 +79,12 @@ def test_one_hub_does_not_break_the_chunks():
     assert (np.diff(csc.chunks) > 0).all()
 
 
+def test_chunks_reach_trailing_rows_without_edges():
+    csc, _ = compress(np.zeros(9000, np.int64), np.zeros(9000, np.int64), 1, 3)
+    assert csc.chunks[0] == 0
+    assert csc.chunks[-1] == 3
+
+
 @pytest.mark.parametrize("heads", [None, 3])
 def test_rows_takes_any_rows_in_any_order(heads):
     m = matrix((40, 40, 200), heads)

@@ -10,7 +10,9 @@ import hashlib
 import json
 import mmap
 import os
+import platform
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -24,6 +26,10 @@ from graphdyn.data.cards import Card
 from graphdyn.data.places import cache_folder
 from graphdyn.data.structure import Allocate, Rules
 
+# Without this flag a private mapping larger than memory is refused, as all its pages could be written.
+# Python names it from 3.13 on; the number is Linux's on the machines that torch has wheels for.
+_LINUX = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
+NO_RESERVE: int | None = getattr(mmap, "MAP_NORESERVE", 0x4000 if _LINUX else None)
 VERSION = 1  # raise it when the arrays of a store change meaning
 Build = Callable[[Allocate, Path], dict[str, np.ndarray]]
 
@@ -160,9 +166,7 @@ def map_npy(path: Path) -> torch.Tensor:
 
 
 def _private_map(descriptor: int) -> mmap.mmap:
-    no_reserve = getattr(mmap, "MAP_NORESERVE", None)
-    if no_reserve is not None:
-        # Without it, a mapping larger than memory is refused: its pages could all be written.
-        flags = mmap.MAP_PRIVATE | no_reserve
-        return mmap.mmap(descriptor, 0, flags, mmap.PROT_READ | mmap.PROT_WRITE)
-    return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+    if NO_RESERVE is None:
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+    flags = mmap.MAP_PRIVATE | NO_RESERVE
+    return mmap.mmap(descriptor, 0, flags, mmap.PROT_READ | mmap.PROT_WRITE)

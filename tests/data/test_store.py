@@ -86,6 +86,18 @@ def test_mapping_reads_no_page_before_it_is_touched(tmp_path):
     assert resident() < 8192
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems may refuse")
+def test_a_file_larger_than_memory_can_be_mapped(tmp_path):
+    path, count = tmp_path / "huge.npy", 1 << 36  # 256 GiB of holes
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (count,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + 4 * count)
+    tensor = map_npy(path)
+    assert tensor.shape == (count,)
+    assert float(tensor[-1]) == 0.0
+
+
 def test_writing_to_a_tensor_leaves_the_file_alone(tmp_path):
     card = write(tmp_path)
     graph = load(card, tmp_path, store=True)
