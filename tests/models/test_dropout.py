@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import cases
+import oracles
 import pytest
 import torch
 
@@ -111,3 +112,33 @@ def test_appnp_draws_its_edges_anew_at_every_hop():
     assert not torch.equal(a, b)
     cases.close(first, a @ z0, 1e-10)
     cases.close(second, b @ a @ z0, 1e-10)
+
+
+def test_gcnii_drops_where_its_authors_do():
+    """Before the first map, before every conv (not in the initial state), before the last map."""
+    from graphdyn.models.stack import drop_features, drop_states
+
+    graph = cases.tiny()
+    model = cases.small_model("gcnii", layers=2, dropout=0.5, input_dropout=0.4)
+    batch = cases.whole(graph, model)
+    a = oracles.adjacency(graph.edge_index, 12)
+    h0 = torch.relu(model.encoder(drop_features(batch.x, 0.4, batch.key, None)))
+    h = drop_states(h0, 0.5, "none", batch.key, 0, None)
+    for layer, conv in enumerate(model.convs, start=1):
+        h = torch.relu(oracles.gcnii(a, h, h0, conv.weight, 0.2, 0.7, layer))
+        h = drop_states(h, 0.5, "none", batch.key, layer, None)
+    cases.close(model(batch).logits, model.head(h))
+
+
+def test_pre_order_drops_what_each_conv_and_the_head_read():
+    from graphdyn.models.stack import drop_states
+
+    graph = cases.tiny()
+    model = cases.small_model("gcn", layers=2, order="pre", dropout=0.5, activation="elu")
+    batch = cases.whole(graph, model)
+    a, h = oracles.adjacency(graph.edge_index, 12), model.encoder(batch.x)
+    for layer, conv in enumerate(model.convs):
+        read = drop_states(torch.nn.functional.elu(h), 0.5, "none", batch.key, layer, None)
+        h = oracles.gcn(a, read, conv.lin.weight, conv.lin.bias)
+    read = drop_states(torch.nn.functional.elu(h), 0.5, "none", batch.key, 2, None)
+    cases.close(model(batch).logits, model.head(read))

@@ -131,3 +131,11 @@ def test_an_mlp_needs_no_blocks():
     model = cases.small_model("mlp", dropout=0.5)
     batch = cases.whole(cases.tiny(), model)
     assert torch.equal(model(replace(batch, blocks=())).logits, model(batch).logits)
+
+
+def test_the_automatic_head_is_linear_where_order_or_skip_need_it():
+    assert cases.small_model("gcn").head is None
+    assert cases.small_model("gcn", skip="identity").head is None
+    for options in ({"order": "pre"}, {"skip": "dense-cat"}, {"skip": "dense-max"}):
+        assert cases.small_model("gcn", **options).head is not None
+    assert cases.small_model("gcn", order="pre", head="conv").head is None
