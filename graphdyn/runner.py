@@ -178,6 +178,10 @@ class Seed:
         self.config = config
         self.graph = job.graph_of(seed)
         self.model = _build(config, self.graph, seed)
+        if self.model.num_hops and not self.graph.num_edges:
+            raise InputError(
+                f"{config.dataset} has no edges, so {config.model} has no messages to pass; use mlp."
+            )
         self.model.to(job.device)
         self.optimizer = build_optimizer(
             self.model,

@@ -254,6 +254,23 @@ def test_a_class_without_a_training_node_is_named(tmp_path):
         run(config(tmp_path, split="random-0.003-0.4-0.4"))
 
 
+def test_a_graph_without_edges_trains_an_mlp_and_nothing_else(tmp_path, monkeypatch):
+    from graphdyn import runner
+    from graphdyn.data import csbm
+    from graphdyn.graph import Graph
+
+    full = csbm(60, num_classes=2, num_features=4, split="random-0.5-0.25-0.25")
+    bare = Graph.from_edge_index(
+        torch.empty(2, 0, dtype=torch.long), 60, x=full.x, y=full.y, num_classes=2, split=full.split
+    )
+    monkeypatch.setattr(runner, "load", lambda *args, **kwargs: bare)
+    monkeypatch.setattr(runner, "resplit", lambda graph, *args, **kwargs: graph)
+    with pytest.raises(InputError, match="csbm has no edges, so gcn has no messages to pass; use mlp"):
+        run(config(tmp_path))
+    assert not (tmp_path / "run").exists()
+    assert run(config(tmp_path, model="mlp"))["test"]["n"] == 2
+
+
 def test_a_loss_that_explodes_is_one_sentence_and_no_summary(tmp_path):
     with pytest.raises(GraphdynError, match="loss became (nan|inf) at seed 0, epoch"):
         run(config(tmp_path, lr=1e30, optimizer="sgd", norm="none", weight_decay=0.0, epochs=50))
