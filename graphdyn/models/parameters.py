@@ -72,4 +72,4 @@ def linear(x: Features, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not isinstance(x, Sparse):
         return torch.nn.functional.linear(x, weight, bias)
     out = spmm(x, weight.t().contiguous())
-    return out if bias is None else out + bias
+    return out if bias is None else out.add_(bias)

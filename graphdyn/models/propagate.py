@@ -60,7 +60,7 @@ def aggregate(
     if not isinstance(h, Sparse) and not _weight_first(matrix.csc, weight, h.requires_grad):
         return linear(spmm(matrix, h), weight, bias)
     out = spmm(matrix, linear(h, weight))
-    return out if bias is None else out + bias
+    return out if bias is None else out.add_(bias)
 
 
 def _weight_first(csc: CSC, weight: Tensor, needs_grad: bool) -> bool:
@@ -70,7 +70,8 @@ def _weight_first(csc: CSC, weight: Tensor, needs_grad: bool) -> bool:
     passes = 2 if torch.is_grad_enabled() else 1
     first = passes * (csc.num_src * gemm + csc.num_edges * outputs)
     last = passes * csc.num_dst * gemm + (passes if needs_grad else 1) * csc.num_edges * inputs
-    return first < last
+    # At equal cost first: the product then keeps h, which the activation below it keeps anyway.
+    return first <= last
 
 
 @eager
