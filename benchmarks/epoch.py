@@ -10,7 +10,6 @@ that of a fresh process that runs one variant alone.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import warnings
@@ -22,6 +21,7 @@ from common import interleaved, median, save
 
 from graphdyn import GAT, GCN, Propagation, full_batch, load, node_loss
 from graphdyn.keys import Key
+from graphdyn.machine import peak_memory
 
 HIDDEN, LAYERS, HEADS = 256, 3, 8
 
@@ -165,7 +165,7 @@ def alone(name: str) -> None:
     epoch = VARIANTS[name](arxiv())
     for _ in range(2):
         epoch()
-    print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    print(json.dumps({"peak": peak_memory(torch.device("cpu"))}))
 
 
 def measure(rounds: int, threads: int, kinds: list[str]) -> dict:

@@ -57,7 +57,6 @@ class Batch:
         y: (B,) classes or (B, C) 0/1 labels of these rows.
         seed_weight: (B,) weights: ``sum(seed_weight * loss)`` estimates the full-graph mean loss.
         key: The randomness of this step; dropout masks are a function of it.
-        task: ``"multiclass"`` or ``"multilabel"``.
     """
 
     x: Features
@@ -66,7 +65,6 @@ class Batch:
     y: Tensor
     seed_weight: Tensor
     key: Key
-    task: str = "multiclass"
 
     def block(self, layer: int) -> Block:
         """The block of a layer, counted from the input."""
@@ -107,4 +105,4 @@ def full_batch(
         nodes = graph.split.train
     block = Block(graph.adjacency(propagation))
     weight = torch.full((nodes.numel(),), 1.0 / max(1, nodes.numel()), device=graph.device)
-    return Batch(graph.x, (block,), nodes, graph.y[nodes], weight, key, graph.task)
+    return Batch(graph.x, (block,), nodes, graph.y[nodes], weight, key)

@@ -117,7 +117,7 @@ def expanded_batch(graph, model, seeds, key=Key(5)):
         else graph.x.rows(torch.tensor(nodes))
     )
     rows = torch.arange(len(seeds))
-    return Batch(x, tuple(blocks), rows, graph.y[ids], weight, key, graph.task)
+    return Batch(x, tuple(blocks), rows, graph.y[ids], weight, key)
 
 
 def _expand(matrix, targets):

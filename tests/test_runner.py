@@ -265,7 +265,9 @@ def test_a_graph_without_edges_trains_an_mlp_and_nothing_else(tmp_path, monkeypa
     )
     monkeypatch.setattr(runner, "load", lambda *args, **kwargs: bare)
     monkeypatch.setattr(runner, "resplit", lambda graph, *args, **kwargs: graph)
-    with pytest.raises(InputError, match="csbm has no edges, so gcn has no messages to pass; use mlp"):
+    with pytest.raises(
+        InputError, match="csbm has no edges, so gcn has no messages to pass; use mlp"
+    ):
         run(config(tmp_path))
     assert not (tmp_path / "run").exists()
     assert run(config(tmp_path, model="mlp"))["test"]["n"] == 2

@@ -1,6 +1,6 @@
 """What does a 3-layer GCN with batch norm reach on ogbn-arxiv-tape, full batch? See README.md.
 
-python experiments/arxiv_full_batch/run.py [--tiny] [--seeds 10] [--epochs 100] [--out runs/arxiv_full_batch]
+python experiments/arxiv_full_batch/run.py [--tiny] [--seeds 10] [--epochs 60] [--out runs/arxiv_full_batch]
 """
 
 import argparse
@@ -19,6 +19,8 @@ GCN = Config(
     dropout=0.5,
     lr=0.01,
     weight_decay=0.0,
+    evaluate_every=2,
+    threads=1,
 )
 
 
@@ -27,7 +29,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path("runs/arxiv_full_batch"))
     parser.add_argument("--tiny", action="store_true", help="1 seed, 2 epochs: does it run?")
     options = parser.parse_args()
