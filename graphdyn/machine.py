@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import signal
 import sys
@@ -92,6 +93,8 @@ def settings(threads: int | None, deterministic: bool) -> Iterator[None]:
     if threads is not None:
         torch.set_num_threads(threads)
     if deterministic:
+        # cuBLAS refuses deterministic mode without it, and reads it when CUDA starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:
         yield

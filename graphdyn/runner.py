@@ -233,7 +233,7 @@ class Seed:
     def note(self) -> str:
         """One line for the progress bar."""
         best = self.at.selection
-        shown = "  ".join(f"{k} {100 * v:.2f}" for k, v in best.metric.items() if k != "train")
+        shown = f"valid {100 * best.metric['valid']:.2f}" if "valid" in best.metric else ""
         return f"seed {self.at.seed}  best epoch {best.epoch}  {shown}"
 
     def epoch(self, steps: Any, record: Record) -> None:

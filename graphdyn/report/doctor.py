@@ -16,7 +16,7 @@ from graphdyn.machine import versions
 def print_doctor(root: Path | None) -> None:
     """Versions, threads, devices, kernels, folders, data at hand."""
     for fact, value in _facts(root):
-        print(f"{fact:12} {value}")
+        print(f"{fact:16} {value}")
 
 
 def _facts(root: Path | None) -> Iterator[tuple[str, str]]:
