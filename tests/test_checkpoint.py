@@ -49,3 +49,13 @@ def test_a_resumed_optimiser_takes_the_same_steps(name):
 
     assert torch.equal(straight.weight, resumed.weight)
     assert torch.equal(straight.bias, resumed.bias)
+
+
+def test_state_that_is_no_tensor_comes_back_too():
+    model = problem()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.state[model.weight]["visits"] = 3
+    tensors, plain = pack_optimizer(optimizer)
+    again = torch.optim.SGD(model.parameters(), lr=0.1)
+    unpack_optimizer(again, tensors, json.loads(json.dumps(plain)))
+    assert again.state[model.weight]["visits"] == 3

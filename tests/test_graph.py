@@ -240,3 +240,31 @@ def test_unlabelled_nodes_outside_the_split_are_fine():
     assert g.check() is g
     many = torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1], [float("nan")] * 3])
     assert replace(g, y=many, task="multilabel").check().num_classes == 3
+
+
+@pytest.mark.parametrize("loops", [False, True])
+@pytest.mark.parametrize("norm", ["none", "sym", "mean", "column"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_propagation_matrices_of_a_directed_graph_equal_dense_algebra(norm, loops, weighted):
+    edges = torch.tensor([[0, 0, 1, 3, 3, 2], [1, 2, 2, 0, 2, 2]])
+    weight = torch.tensor([1.0, 2.0, 0.5, 3.0, 1.5, 4.0]) if weighted else torch.ones(6)
+    graph = Graph.from_edge_index(edges, 5, edge_weight=weight if weighted else None)
+
+    a = torch.zeros(5, 5, dtype=torch.float64)
+    for (u, v), w in zip(edges.T.tolist(), weight.tolist()):
+        a[v, u] += w
+    if loops:
+        a += torch.diag((a.diagonal() == 0).double())
+    rows, columns = a.sum(1), a.sum(0)
+    left, right = {
+        "none": (torch.ones(5), torch.ones(5)),
+        "sym": (rows.clamp(min=1e-300) ** -0.5, rows.clamp(min=1e-300) ** -0.5),
+        "mean": (1 / rows.clamp(min=1e-300), torch.ones(5)),
+        "column": (torch.ones(5), 1 / columns.clamp(min=1e-300)),
+    }[norm]
+    right = torch.where(rows > 0, right, 0) if norm == "sym" else right
+    expected = left[:, None] * a * right[None, :]
+
+    found = graph.adjacency(Propagation(norm, loops)).to_dense(torch.float64)
+
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)

@@ -59,6 +59,7 @@ def test_rows_after_the_last_checkpoint_are_dropped_on_resume(config, monkeypatc
 
     again = Record.open(config)
     tensors, state = again.load()
+    assert read_metrics(config.folder).num_rows == 1
     again.add(CLOCK, "loss", "train", 3.0)
     again.save({}, {"results": []})
     again.close()

@@ -176,6 +176,48 @@ def test_a_run_stopped_between_any_two_epochs_ends_in_the_same_bits(
     assert_same_run(tmp_path / "straight", tmp_path / "broken")
 
 
+def test_the_best_weights_survive_a_stop_after_the_best_epoch(tmp_path, monkeypatch):
+    options = {"epochs": 40, "lr": 0.1, "seeds": 1}
+    best = run(config(tmp_path, "straight", **options))["best_epoch"][0]
+    assert best < 35
+
+    from graphdyn import runner
+
+    original = runner.Seed.epoch
+
+    def dying(self, steps, record):
+        if self.at.epoch == 38:
+            raise RuntimeError
+        original(self, steps, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Seed, "epoch", dying)
+        with pytest.raises(RuntimeError):
+            run(config(tmp_path, "broken", checkpoint_seconds=0.0, **options))
+    run(config(tmp_path, "broken", **options))
+
+    assert_same_run(tmp_path / "straight", tmp_path / "broken")
+
+
+def test_a_run_is_the_loop_under_the_key_of_its_seed(tmp_path):
+    import graphdyn as gd
+
+    run(config(tmp_path, seeds=1, first_seed=3, epochs=4, weight_decay=0.0))
+    rows = table(tmp_path / "run")
+
+    graph = gd.load("csbm")
+    model = gd.GCN(
+        graph.num_features, graph.num_classes, hidden=16, norm="batch", dropout=0.5, seed=3
+    )
+    batch = gd.full_batch(graph, model.propagation, key=gd.Key(3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    losses = [s.loss.item() for s in gd.train(model, gd.full_batches(batch, range(4)), optimizer)]
+
+    assert [r["value"] for r in rows if r["group"] == "step"] == losses
+    per_epoch = 2 * graph.adjacency(model.propagation).csc.num_edges
+    assert sorted({r["edges"] for r in rows}) == [per_epoch * (i + 1) for i in range(4)]
+
+
 COMMAND = [
     sys.executable, "-m", "graphdyn", "train", "--dataset", "csbm", "--hidden", "16", "--epochs", "60",
     "--seeds", "2", "--norm", "batch", "--threads", "1", "--checkpoint-seconds", "0",

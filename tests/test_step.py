@@ -99,6 +99,16 @@ def test_dropout_differs_between_epochs_and_not_between_repeats(graph):
     assert not torch.equal(first, second)
 
 
+def test_a_step_trains_whatever_mode_the_model_was_left_in(graph):
+    losses = []
+    for leave in (torch.nn.Module.train, torch.nn.Module.eval):
+        model, optimizer, batch = fresh(graph)
+        leave(model)
+        losses.append(next(train(model, full_batches(batch, range(1)), optimizer)).loss)
+    assert losses[0] == losses[1]
+    assert model.training
+
+
 def test_looking_changes_nothing(graph):
     model, optimizer, batch = fresh(graph)
     for _ in train(model, full_batches(batch, range(3)), optimizer):
@@ -123,6 +133,7 @@ def test_scores_are_those_of_the_predictions(graph):
     for _ in train(model, full_batches(batch, range(3)), optimizer):
         pass
     logits = predict(model, batch)
+    assert not logits.requires_grad
     scores = evaluate(model, graph, batch)
     for name, nodes in graph.split.parts().items():
         right = [int(logits[v].argmax()) == int(graph.y[v]) for v in nodes.tolist()]
