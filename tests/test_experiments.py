@@ -1,0 +1,32 @@
+"""Every experiment still runs, and has a README with a command and a verdict."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+def folders():
+    return sorted(path.parent for path in EXPERIMENTS.glob("*/run.py"))
+
+
+@pytest.mark.parametrize("folder", folders(), ids=lambda p: p.name)
+def test_the_readme_names_question_command_and_verdict(folder):
+    text = (folder / "README.md").read_text()
+    assert text.startswith("# ")
+    assert text.splitlines()[0].endswith("?")
+    assert f"python experiments/{folder.name}/run.py" in text
+    assert "**Verdict" in text
+
+
+@pytest.mark.dataset
+@pytest.mark.parametrize("name", ["citation_accuracy", "arxiv_full_batch"])
+def test_it_runs(name, data_root, tmp_path):
+    command = [sys.executable, str(EXPERIMENTS / name / "run.py"), "--tiny", "--out", str(tmp_path)]
+    environment = {**os.environ, "GRAPHDYN_DATA": str(data_root)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
