@@ -38,6 +38,7 @@ GAT = Config(
     weight_decay=5e-4,
     epochs=1000,
     patience=100,
+    select="loss",
     seeds=10,
 )
 GCNII = Config(
