@@ -43,7 +43,7 @@ def ours(graph, model):
         step = batch.at(batch.key.at(epoch=next(epochs)))
         model.train()
         optimizer.zero_grad()
-        node_loss(model(step).logits, step).backward()
+        node_loss(model(step, hidden=False).logits, step).backward()
         optimizer.step()
 
     return epoch

@@ -52,7 +52,7 @@ def predict(model: nn.Module, batch: Batch) -> Tensor:
         (N, C) logits in float32.
     """
     with evaluating(model):
-        return model(batch).logits.float()
+        return model(batch, hidden=False).logits.float()
 
 
 def evaluate(model: nn.Module, graph: Graph, batch: Batch) -> Scores:

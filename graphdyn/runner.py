@@ -206,7 +206,12 @@ class Seed:
         saved = time.monotonic()
         batches = full_batches(self.batch, range(at.epoch, config.epochs))
         steps = train(
-            self.model, batches, self.optimizer, precision=config.precision, first=at.step
+            self.model,
+            batches,
+            self.optimizer,
+            precision=config.precision,
+            hidden=False,
+            first=at.step,
         )
         while not self.finished:
             self.epoch(steps, record)

@@ -50,6 +50,7 @@ def train(
     *,
     loss: Loss = node_loss,
     precision: str = "float32",
+    hidden: bool = True,
     first: int = 0,
 ) -> Iterator[Step]:
     """Train on each batch in turn and yield what happened.
@@ -58,11 +59,12 @@ def train(
     how long, when to evaluate and what to record.
 
     Args:
-        model: Called as ``model(batch)``; returns ``logits`` and ``hidden``.
+        model: Called as ``model(batch, hidden=...)``; returns ``logits`` and ``hidden``.
         batches: From a sampler, or :func:`full_batches`.
         optimizer: Over the model's parameters.
         loss: (logits, batch) -> scalar whose expectation is the full-graph loss.
         precision: ``"float32"``, or ``"bfloat16"`` for autocast.
+        hidden: Whether a step shows the hidden states; without them it needs less memory.
         first: Index of the first step.
 
     Yields:
@@ -71,7 +73,9 @@ def train(
     for index, batch in enumerate(batches, start=first):
         # Nothing of the step is kept in a local: a suspended generator would hold its activations
         # while the next step makes its own.
-        yield update(model, batch, optimizer, loss=loss, precision=precision, index=index)
+        yield update(
+            model, batch, optimizer, loss=loss, precision=precision, hidden=hidden, index=index
+        )
 
 
 def update(
@@ -81,16 +85,18 @@ def update(
     *,
     loss: Loss = node_loss,
     precision: str = "float32",
+    hidden: bool = True,
     index: int = 0,
 ) -> Step:
     """One step: forward, backward, update.
 
     Args:
-        model: See :func:`train`, likewise ``optimizer``, ``loss`` and ``precision``.
+        model: See :func:`train`, likewise the arguments that follow.
         batch: What to train on.
         optimizer: See ``model``.
         loss: See ``model``.
         precision: See ``model``.
+        hidden: See ``model``.
         index: Steps before this one.
 
     Returns:
@@ -100,14 +106,14 @@ def update(
     model.train()
     optimizer.zero_grad(set_to_none=True)
     with autocast(batch.y.device, precision):
-        output = model(batch)
+        output = model(batch, hidden=hidden)
         value = loss(output.logits, batch)
     value.backward()
     optimizer.step()
-    hidden = tuple(h.detach() for h in output.hidden)
+    states = tuple(h.detach() for h in output.hidden)
     seconds = time.perf_counter() - start
     return Step(
-        index, batch, value.detach(), output.logits.detach(), hidden, model, optimizer, seconds
+        index, batch, value.detach(), output.logits.detach(), states, model, optimizer, seconds
     )
 
 

@@ -66,6 +66,19 @@ def test_a_step_shows_gradients_new_parameters_and_cannot_be_written(graph):
         step.loss = 0
 
 
+def test_hidden_states_are_shown_on_demand_and_change_nothing(graph):
+    for options in ({}, {"order": "pre"}, {"skip": "dense-cat"}):
+        shown, quiet = (
+            next(train(model, full_batches(batch, range(1)), optimizer, hidden=hidden))
+            for hidden in (True, False)
+            for model, optimizer, batch in [fresh(graph, **options)]
+        )
+        assert len(shown.hidden) == 2
+        assert quiet.hidden == ()
+        assert torch.equal(shown.loss, quiet.loss)
+        assert torch.equal(shown.logits, quiet.logits)
+
+
 def test_nothing_runs_ahead_of_the_caller(graph):
     model, optimizer, batch = fresh(graph)
     drawn = []

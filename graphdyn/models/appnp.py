@@ -54,16 +54,16 @@ class APPNP(torch.nn.Module):
         self.num_hops, self.alpha = hops, alpha
         self.mlp = MLP(num_features, num_classes, **{**vars(o), "edge_dropout": 0.0})
 
-    def forward(self, batch: Batch) -> Output:
+    def forward(self, batch: Batch, *, hidden: bool = True) -> Output:
         """Logits of the last block's targets; the hidden states are the K propagated logits."""
-        z = z0 = self.mlp.run(batch.x, batch, source_ids(batch)).logits
+        z = z0 = self.mlp.run(batch.x, batch, source_ids(batch), hidden=False).logits
         key, p = batch.key if self.training else None, self.options.edge_dropout
-        hidden = []
+        kept = []
         for k in range(self.num_hops):
             block = drop_edges(Hop(batch.block(k), edge_site(key, p, k)), p)
             z = blend(aggregate(block, z), z0, self.alpha)
-            hidden.append(z)
-        return Output(z, tuple(hidden))
+            kept += [z] if hidden else []
+        return Output(z, tuple(kept))
 
     def parameter_groups(self) -> dict[str, list[Parameter]]:
         """Those of the MLP; the propagation has none."""

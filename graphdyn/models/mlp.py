@@ -60,9 +60,9 @@ class MLP(Stack):
             raise InputError(f"an MLP has no edges, so edge_dropout={o.edge_dropout} must be 0.")
         super().__init__(num_features, num_classes, o, lambda slot: LinearConv(slot, bias=o.bias))
 
-    def forward(self, batch: Batch) -> Output:
+    def forward(self, batch: Batch, *, hidden: bool = True) -> Output:
         """Logits of the last block's targets; hidden states are none."""
         if not batch.blocks:
-            return self.run(batch.x, batch, None)
+            return self.run(batch.x, batch, None, hidden=hidden)
         last = batch.blocks[-1]
-        return self.run(prefix(batch.x, last.num_dst), batch, target_ids(last))
+        return self.run(prefix(batch.x, last.num_dst), batch, target_ids(last), hidden=hidden)

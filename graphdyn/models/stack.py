@@ -156,44 +156,58 @@ class Stack(Module):
         """How many blocks a batch must bring (or one that serves all)."""
         return sum(conv.hops for conv in self._convs())
 
-    def forward(self, batch: Batch) -> Output:
-        """Logits and hidden states of a batch; the same code for the full graph and for blocks."""
-        return self.run(batch.x, batch, source_ids(batch))
+    def forward(self, batch: Batch, *, hidden: bool = True) -> Output:
+        """Logits and hidden states of a batch; the same code for the full graph and for blocks.
 
-    def run(self, x: Features, batch: Batch, ids: Tensor | None) -> Output:
+        Args:
+            batch: What to read.
+            hidden: Return the hidden states; without them, what no derivative needs is freed as soon
+                as the next layer has read it.
+
+        Returns:
+            See :class:`Output`.
+        """
+        return self.run(batch.x, batch, source_ids(batch), hidden=hidden)
+
+    def run(self, x: Features, batch: Batch, ids: Tensor | None, *, hidden: bool) -> Output:
         """As :meth:`forward`, on other rows.
 
         Args:
             x: (N, F) features of these rows.
             batch: Gives blocks and key.
             ids: (N,) global ids of the rows; ``None`` when they are all nodes in order.
+            hidden: As in :meth:`forward`.
 
         Returns:
             As :meth:`forward`.
         """
         pre, key = self.options.pre, batch.key if self.training else None
         h, h0 = self._encode(x, key, ids)
-        hidden: list[Tensor] = []
+        kept: list[Tensor] = []
         read: list[Tensor] = []
+        hop = 0
         for layer, conv in enumerate(self._convs()):
-            hops = self._hops(batch, len(hidden), conv.hops, key)
+            hops = self._hops(batch, hop, conv.hops, key)
+            hop += conv.hops
             source = self._activate(h, layer, key, ids) if pre else h
             *inner, z = conv(source, hops, h0)
             z = self._mix(z, layer, h, source, h0)
             if hops:
                 ids = target_ids(hops[-1].block)
-                hidden += [*inner, z]
+                kept += [*inner, z] if hidden else []
             if pre or self.plain[layer]:
                 h = z
             else:
                 h = self._add(self._activate(z, layer + 1, key, ids), h)
-            read.append(source if pre else h)
+            if self.options.dense:
+                read.append(source if pre else h)
+            del inner, source, z  # else they would live until the next conv is done
         if self.head is None:
-            return Output(h, tuple(hidden))
+            return Output(h, tuple(kept))
         if pre:
             h = self._activate(h, len(self.convs), key, ids)
             read = [*read[1:], h]
-        return Output(self.head(self._jump(read)), tuple(hidden))
+        return Output(self.head(self._jump(read) if self.options.dense else h), tuple(kept))
 
     def _encode(self, x: Features, key: Key | None, ids: Tensor | None) -> tuple[Any, Any]:
         """First state (features, or a projection), and h0 where the options ask for one."""
@@ -236,8 +250,6 @@ class Stack(Module):
         return z + dense(prefix(h, z.shape[0]))
 
     def _jump(self, read: list[Tensor]) -> Tensor:
-        if not self.options.dense:
-            return read[-1]
         cut = [prefix(h, read[-1].shape[0]) for h in read]
         return torch.cat(cut, 1) if self.options.skip == "dense-cat" else reduce(torch.maximum, cut)
 

@@ -100,7 +100,7 @@ def test_appnp_draws_its_edges_anew_at_every_hop():
     graph = cases.tiny("undirected")
     model = cases.small_model("appnp", hops=2, alpha=0.0, edge_dropout=0.5)
     batch = cases.whole(graph, model)
-    z0 = model.mlp.run(batch.x, batch, None).logits
+    z0 = model.mlp.run(batch.x, batch, None, hidden=False).logits
     first, second = model(batch).hidden
     block = batch.blocks[0]
     a, b = (

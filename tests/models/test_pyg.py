@@ -131,7 +131,7 @@ def test_appnp_propagates_as_appnp(kind):
     model = cases.small_model("appnp", hops=4, alpha=0.15)
     graph = cases.tiny(kind)
     batch = cases.whole(graph, model)
-    z0 = model.mlp.run(batch.x, batch, None).logits
+    z0 = model.mlp.run(batch.x, batch, None, hidden=False).logits
     cases.close(model(batch).logits, pyg.APPNP(4, 0.15)(z0, graph.edge_index))
 
 
