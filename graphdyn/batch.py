@@ -1,10 +1,11 @@
-"""Block and Batch: what travels from a graph or a sampler to a model.
+"""Block, Plan and Batch: what travels from a graph or a sampler to a model.
 
 Shapes: a block has S sources and D targets, targets are the first D sources; B rows carry a loss.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from graphdyn.errors import InputError
 from graphdyn.graph import Features, Graph, Propagation
 from graphdyn.keys import Key
-from graphdyn.sparse import Sparse
+from graphdyn.sparse import CSC, Sparse
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +29,18 @@ class Block:
         edge_id: (E,) ids of the edges in the full propagation matrix, or ``None`` when they are all
             edges in order. Keys of edge dropout.
         scale: (E,) the debiasing scale alone; ``None`` is 1. Attention adds its logarithm to the logits.
+        prob: (E,) probability that the edge is in the block, given the block's targets; ``None``
+            where it is 1 / scale, or (without a scale) 1.
+        node_prob: (D,) probability that the target is in a batch at this layer; ``None`` where all
+            are equally likely, or nobody asked. Weighs the rows of a batch norm.
     """
 
     adjacency: Sparse
     node_id: Tensor | None = None
     edge_id: Tensor | None = None
     scale: Tensor | None = None
+    prob: Tensor | None = None
+    node_prob: Tensor | None = None
 
     @property
     def num_src(self) -> int:
@@ -44,6 +51,110 @@ class Block:
     def num_dst(self) -> int:
         """D."""
         return self.adjacency.csc.num_dst
+
+    @property
+    def inclusion(self) -> Tensor:
+        """(E,) probability that each edge is in the block, given the block's targets."""
+        if self.prob is not None:
+            return self.prob
+        if self.scale is not None:
+            return self.scale.reciprocal()
+        return torch.ones(self.adjacency.csc.num_edges, device=self.adjacency.device)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor of the block."""
+        csc = self.adjacency.csc
+        own = (self.node_id, self.edge_id, self.scale, self.prob, self.node_prob)
+        yield from (
+            t for t in (csc.indptr, csc.indices, self.adjacency.values, *own) if t is not None
+        )
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Block:
+        """The same block on another device."""
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin(self) -> Block:
+        """The same block in page-locked memory, from which copies to a GPU overlap with work."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, move: Callable[[Tensor], Tensor]) -> Block:
+        names = ("node_id", "edge_id", "scale", "prob", "node_prob")
+        own = {n: None if (t := getattr(self, n)) is None else move(t) for n in names}
+        return Block(_map_sparse(self.adjacency, move), **own)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a sampler decides for one step: structure and weights, no features. A pure function of the key.
+
+    Attributes:
+        blocks: One a layer, first layer first; a single block serves every layer.
+        rows: (B,) rows of the last block's targets that carry the loss.
+        seeds: (B,) global ids of these rows.
+        seed_weight: (B,) float32: ``sum(seed_weight * loss)`` estimates the full-graph mean loss.
+        key: Where the plan's randomness comes from; the same sampler gives the same plan for it again.
+    """
+
+    blocks: tuple[Block, ...]
+    rows: Tensor
+    seeds: Tensor
+    seed_weight: Tensor
+    key: Key
+
+    @property
+    def node_id(self) -> Tensor | None:
+        """(S0,) global ids of the rows whose features are read; ``None``: all, in order."""
+        return self.blocks[0].node_id
+
+    @property
+    def num_nodes(self) -> int:
+        """S0: rows whose features are read (unique nodes, but for samplers of disjoint subgraphs)."""
+        return self.blocks[0].num_src
+
+    @property
+    def num_edges(self) -> int:
+        """Edges of all blocks."""
+        return sum(block.adjacency.csc.num_edges for block in self.blocks)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors of the plan."""
+        own = (self.rows, self.seeds, self.seed_weight)
+        every = [*own, *(t for block in self.blocks for t in block.tensors())]
+        return sum(t.numel() * t.element_size() for t in every)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Plan:
+        """The same plan on another device."""
+        return self._map(
+            lambda t: t.to(device, non_blocking=non_blocking),
+            lambda b: b.to(device, non_blocking=non_blocking),
+        )
+
+    def pin(self) -> Plan:
+        """The same plan in page-locked memory."""
+        return self._map(Tensor.pin_memory, Block.pin)
+
+    def _map(self, move: Callable[[Tensor], Tensor], block: Callable[[Block], Block]) -> Plan:
+        blocks = tuple(block(b) for b in self.blocks)
+        own = (move(t) for t in (self.rows, self.seeds, self.seed_weight))
+        return Plan(blocks, *own, self.key)
+
+    def batch(self, x: Features, y: Tensor) -> Batch:
+        """The plan with what it reads.
+
+        Args:
+            x: (S0, F) features of ``node_id``.
+            y: (B,) classes or (B, C) 0/1 labels of ``seeds``.
+
+        Returns:
+            What a model and a loss need.
+        """
+        return Batch(x, self.blocks, self.rows, y, self.seed_weight, self.key)
+
+
+def _map_sparse(matrix: Sparse, move: Callable[[Tensor], Tensor]) -> Sparse:
+    csc = CSC(move(matrix.csc.indptr), move(matrix.csc.indices), matrix.csc.num_src)
+    return Sparse(csc, None if matrix.values is None else move(matrix.values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +186,38 @@ class Batch:
         """Edges touched if every block is used once."""
         return sum(block.adjacency.csc.num_edges for block in self.blocks)
 
+    @property
+    def seeds(self) -> Tensor:
+        """(B,) global ids of the rows that carry the loss."""
+        ids = self.blocks[-1].node_id if self.blocks else None
+        return self.rows if ids is None else ids[self.rows]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of features, labels and structure."""
+        x = [self.x] if isinstance(self.x, Tensor) else [*Block(self.x).tensors()]
+        plan = Plan(self.blocks, self.rows, self.seeds[:0], self.seed_weight, self.key)
+        return plan.nbytes + sum(t.numel() * t.element_size() for t in [*x, self.y])
+
     def at(self, key: Key) -> Batch:
         """The same batch under another key (another step)."""
         return replace(self, key=key)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+        return self._map(
+            lambda t: t.to(device, non_blocking=non_blocking),
+            lambda b: b.to(device, non_blocking=non_blocking),
+        )
+
+    def pin(self) -> Batch:
+        """The same batch in page-locked memory."""
+        return self._map(Tensor.pin_memory, Block.pin)
+
+    def _map(self, move: Callable[[Tensor], Tensor], block: Callable[[Block], Block]) -> Batch:
+        x = move(self.x) if isinstance(self.x, Tensor) else _map_sparse(self.x, move)
+        rows, y, weight = (move(t) for t in (self.rows, self.y, self.seed_weight))
+        return Batch(x, tuple(block(b) for b in self.blocks), rows, y, weight, self.key)
 
 
 def full_batch(

@@ -19,6 +19,7 @@ FLOW = (
     "kernels",
     "data",
     "batch",
+    "samplers",
     "models",
     "loss",
     "metrics",

@@ -17,9 +17,17 @@ def ops(device: torch.device) -> ModuleType:
     return _cpu() if device.type == "cpu" else torch_ops
 
 
+def compiled(device: torch.device) -> bool:
+    """Whether Numba's loops run on the device."""
+    return device.type == "cpu" and _numba()
+
+
+@cache
+def _numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
 @cache
 def _cpu() -> ModuleType:
     # Numba costs most of a second to import, so the first kernel call pays, not `import graphdyn`.
-    if importlib.util.find_spec("numba") is None:
-        return torch_ops
-    return importlib.import_module("graphdyn.kernels.numba_ops")
+    return importlib.import_module("graphdyn.kernels.numba_ops") if _numba() else torch_ops

@@ -1,0 +1,53 @@
+"""The full graph in every step: exact, without sampling; the baseline of all samplers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphdyn.batch import Block, Plan
+from graphdyn.graph import Graph, Propagation
+from graphdyn.keys import Key
+from graphdyn.samplers.sampler import Plans, Sampler, training_nodes
+from graphdyn.samplers.structure import Structure
+
+
+@dataclass(frozen=True)
+class Full(Sampler):
+    """Every edge and every training node in one step an epoch.
+
+    Attributes:
+        inductive: Edges between training nodes alone.
+    """
+
+    inductive: bool = False
+
+    def prepare(
+        self,
+        graph: Graph,
+        propagation: Propagation,
+        num_hops: int,
+        *,
+        nodes: Tensor | None = None,
+        key: Key = Key(0),
+    ) -> FullPlans:
+        """See :meth:`Sampler.prepare`."""
+        structure = Structure.of(graph, propagation, inductive=self.inductive)
+        return FullPlans(structure, training_nodes(graph, nodes))
+
+
+class FullPlans(Plans):
+    """See :class:`Full`."""
+
+    num_batches = 1
+
+    def __init__(self, structure: Structure, nodes: Tensor):
+        self.block = Block(structure.adjacency)
+        self.nodes = nodes
+        self.weight = torch.full((nodes.numel(),), 1.0 / nodes.numel(), device=nodes.device)
+
+    def plan(self, key: Key) -> Plan:
+        """See :meth:`Plans.plan`."""
+        return Plan((self.block,), self.nodes, self.nodes, self.weight, key)

@@ -1,0 +1,182 @@
+"""Sampler: a recipe of plain values. Prepared for a graph and a model it gives plans, by key.
+
+Every sampler is the same formula: ``zhat[dst] = F h[src]`` per layer, with values ``a * s``, and
+``loss = sum_i omega_i loss_i``. Layered samplers draw edges target by target from the seeds down;
+subgraph samplers draw nodes and use the edges among them in every layer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from graphdyn.batch import Block, Plan
+from graphdyn.errors import InputError
+from graphdyn.graph import Graph, Propagation
+from graphdyn.kernels.draw import Draw, relabel, take_source, weigh
+from graphdyn.keys import Key
+from graphdyn.samplers.seeds import SeedDraw, Seeds
+from graphdyn.samplers.structure import Structure
+from graphdyn.sparse import CSC, Sparse
+
+
+class Sampler(ABC):
+    """How batches are made. Subclasses are frozen dataclasses; they hold no randomness and no data."""
+
+    @abstractmethod
+    def prepare(
+        self,
+        graph: Graph,
+        propagation: Propagation,
+        num_hops: int,
+        *,
+        nodes: Tensor | None = None,
+        key: Key = Key(0),
+    ) -> Plans:
+        """Everything that is computed once before training.
+
+        Args:
+            graph: With a split, unless ``nodes`` are given.
+            propagation: The model's (``model.propagation``).
+            num_hops: The model's (``model.num_hops``).
+            nodes: (T,) nodes whose loss counts; by default the training split.
+            key: Randomness of preparation (partitions, pre-sampling).
+
+        Returns:
+            Plans by key.
+
+        Raises:
+            InputError: If the sampler does not fit the graph or the model.
+        """
+
+
+class Plans(ABC):
+    """A sampler bound to a graph and a model: a pure function from keys to plans, safe to share by threads.
+
+    Attributes:
+        num_batches: Steps in an epoch.
+    """
+
+    num_batches: int
+
+    @abstractmethod
+    def plan(self, key: Key) -> Plan:
+        """The plan of step ``key.step`` (counted over the run) of epoch ``key.epoch``."""
+
+    def keys(self, key: Key, epochs: range, first: int | None = None) -> Iterator[Key]:
+        """The keys of whole epochs, one a step.
+
+        Args:
+            key: Seed and path.
+            epochs: Which epochs.
+            first: The first step, counted over the run; by default that of the first epoch. In the
+                middle of an epoch, the rest of it follows.
+
+        Yields:
+            Keys with epoch and step.
+        """
+        first = epochs.start * self.num_batches if first is None else first
+        for step in range(first, epochs.stop * self.num_batches):
+            yield key.at(epoch=step // self.num_batches, step=step)
+
+
+class LayeredPlans(Plans):
+    """Plans of samplers that draw edges layer by layer, from the seeds down.
+
+    Draws of different layers are independent unless ``reuse``: one draw for all layers, so that a
+    node met in two layers has the same neighbours in both (correlated: from two layers on the
+    estimate of even a linear network is biased).
+
+    Args:
+        structure: What is drawn from.
+        seeds: Bound seed policy.
+        num_hops: Blocks a plan must bring. A model without messages (0) gets one block without edges.
+        reuse: One draw for all layers.
+    """
+
+    def __init__(
+        self, structure: Structure, seeds: SeedDraw, num_hops: int, *, reuse: bool = False
+    ):
+        self.structure, self.seeds = structure, seeds
+        self.num_hops, self.reuse = num_hops, reuse
+
+    @property
+    def num_batches(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Steps in an epoch."""
+        return self.seeds.num_batches
+
+    @abstractmethod
+    def draw(self, dst: Tensor, hop: int, key: Key) -> Draw:
+        """The edges of one layer, with their scales.
+
+        Args:
+            dst: (D,) distinct targets.
+            hop: Distance from the seeds: 0 is the last layer.
+            key: Of this step and layer.
+        """
+
+    def plan(self, key: Key) -> Plan:
+        """See :meth:`Plans.plan`."""
+        seeds = self.seeds.draw(key)
+        blocks: list[Block] = []
+        dst = seeds.node_id
+        for hop in range(self.num_hops):
+            draw = self.draw(dst, hop, key.fold("layer", 0 if self.reuse else hop))
+            blocks.insert(0, assemble(self.structure, dst, draw))
+            dst = blocks[0].node_id
+            assert dst is not None
+        return make_plan(blocks or [assemble(self.structure, dst, no_edges(dst))], seeds, key)
+
+
+def no_edges(dst: Tensor) -> Draw:
+    """The draw of a layer that nobody sends to."""
+    empty = torch.zeros(0, dtype=torch.int32, device=dst.device)
+    return Draw(torch.zeros(dst.numel() + 1, dtype=torch.int64, device=dst.device), empty)
+
+
+def make_plan(blocks: list[Block], seeds: Seeds, key: Key) -> Plan:
+    """The plan whose seeds are the first targets of the last block."""
+    rows = torch.arange(seeds.node_id.numel(), device=seeds.node_id.device)
+    return Plan(tuple(blocks), rows, seeds.node_id, seeds.weight, key)
+
+
+def assemble(structure: Structure, dst: Tensor, draw: Draw) -> Block:
+    """A block from the edges that were drawn: local ids, targets first; values a * s.
+
+    Args:
+        structure: What was drawn from.
+        dst: (D,) distinct global ids.
+        draw: Edges by target.
+
+    Returns:
+        Structure and weights of one layer.
+    """
+    local, nodes = relabel(dst, take_source(structure.csc, draw.edge), structure.workspace)
+    csc = CSC(draw.indptr.to(local.dtype), local, nodes.numel())
+    values = weigh(structure.adjacency.values, draw.edge, draw.scale)
+    return Block(Sparse(csc, values), nodes, draw.edge, draw.scale, draw.prob)
+
+
+def training_nodes(graph: Graph, nodes: Tensor | None) -> Tensor:
+    """The pool of seeds: ``nodes``, or the training split.
+
+    Raises:
+        InputError: If there is none, or ids repeat or lie outside the graph.
+    """
+    if nodes is None and graph.split is None:
+        raise InputError(f"{graph.name} has no split; give one or name the nodes.")
+    if nodes is None:
+        assert graph.split is not None
+        nodes = graph.split.train
+    if not nodes.numel():
+        raise InputError("there are no training nodes; at least one is needed.")
+    low, high = int(nodes.min()), int(nodes.max())
+    if low < 0 or high >= graph.num_nodes:
+        bad = low if low < 0 else high
+        raise InputError(f"seed node {bad} is outside 0..{graph.num_nodes - 1}.")
+    if torch.unique(nodes).numel() != nodes.numel():
+        raise InputError("the seed nodes repeat; every node may be given once.")
+    return nodes

@@ -1,0 +1,117 @@
+"""Seed policies: which training nodes carry the loss of a step, and with which weights.
+
+A policy says how; bound to its pool of nodes it draws the seeds of any step as a pure function of the
+key, whatever was drawn before. Shapes: T nodes in the pool, B seeds in a step.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from graphdyn.errors import InputError
+from graphdyn.keys import Key
+
+
+class Seeds(NamedTuple):
+    """The seed nodes of one step.
+
+    Attributes:
+        node_id: (B,) int64 distinct global ids.
+        weight: (B,) float32 omega: ``E sum(omega * f) = mean of f over the pool``.
+        prob: (B,) float32 probability that each is a seed of a step.
+    """
+
+    node_id: Tensor
+    weight: Tensor
+    prob: Tensor
+
+
+class SeedPolicy(ABC):
+    """How seeds are drawn; a frozen dataclass of plain values."""
+
+    @abstractmethod
+    def bind(self, pool: Tensor, **signals: Any) -> SeedDraw:
+        """Prepare for a pool.
+
+        Args:
+            pool: (T,) int64 distinct node ids.
+            **signals: What a policy may ask for besides, by name (importance scores).
+
+        Raises:
+            InputError: If the policy does not fit the pool.
+        """
+
+
+class SeedDraw(ABC):
+    """A policy bound to its pool.
+
+    Attributes:
+        num_batches: Steps in an epoch.
+    """
+
+    num_batches: int
+
+    @abstractmethod
+    def draw(self, key: Key) -> Seeds:
+        """The seeds of the step ``key.step`` (counted over the run) of epoch ``key.epoch``."""
+
+
+@dataclass(frozen=True)
+class Shuffle(SeedPolicy):
+    """A new random order every epoch, cut into batches whose sizes differ by at most one.
+
+    Every node of the pool is a seed once an epoch. A step's seeds are a uniform sample without
+    replacement, so 1 / B each is unbiased.
+
+    Attributes:
+        batch_size: Largest B. Cut evenly, no epoch ends in a tiny, noisy batch.
+    """
+
+    batch_size: int
+
+    def bind(self, pool: Tensor, **signals: Any) -> SeedDraw:
+        """See :meth:`SeedPolicy.bind`."""
+        check_size(self.batch_size, pool)
+        return _Shuffled(pool, -(-pool.numel() // self.batch_size))
+
+
+class _Shuffled(SeedDraw):
+    def __init__(self, pool: Tensor, num_batches: int):
+        self.pool, self.num_batches = pool, num_batches
+        self._order: tuple[Key, Tensor] | None = None
+
+    def draw(self, key: Key) -> Seeds:
+        order = self._shuffled(Key(key.seed, key.epoch, path=key.path).fold("seeds"))
+        total, index = order.numel(), key.step % self.num_batches
+        first, last = (total * i // self.num_batches for i in (index, index + 1))
+        size = last - first
+        return even_seeds(self.pool[order[first:last]], 1 / size, size / total)
+
+    def _shuffled(self, key: Key) -> Tensor:
+        # Sorting the pool costs more than a batch, so an epoch's order is kept. Threads may race
+        # here: they would write the same value.
+        if self._order is None or self._order[0] != key:
+            self._order = (key, key.permutation(self.pool.numel(), self.pool.device))
+        return self._order[1]
+
+
+def even_seeds(node_id: Tensor, weight: float, prob: float) -> Seeds:
+    """Seeds with the same weight and probability."""
+    fill = torch.ones(node_id.numel(), device=node_id.device)
+    return Seeds(node_id, fill * weight, fill * prob)
+
+
+def check_size(batch_size: int, pool: Tensor) -> None:
+    """Raise :class:`InputError` unless 1 <= batch_size <= T."""
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
+    if batch_size > pool.numel():
+        raise InputError(
+            f"batch_size is {batch_size}, but there are {pool.numel()} training nodes; "
+            f"give at most {pool.numel()}, or use the sampler 'full'."
+        )
