@@ -15,6 +15,8 @@ from graphdyn.graph import Features
 from graphdyn.kernels import torch_draw
 from graphdyn.kernels.backend import compiled
 from graphdyn.kernels.door import eager
+from graphdyn.kernels.memory import empty
+from graphdyn.kernels.threads import even_cuts, run
 from graphdyn.sparse import CSC, Sparse
 
 
@@ -162,10 +164,10 @@ def take_rows(x: Features, ids: Tensor) -> Features:
     """(R, F) rows of dense or sparse features."""
     if isinstance(x, Sparse):
         return x.rows(ids)
-    if not compiled(x.device) or x.dim() == 1:
+    if not compiled(x.device) or x.dim() != 2 or x.dtype == torch.bfloat16:
         return x.index_select(0, ids.to(x.device))
     from graphdyn.kernels import numba_draw as loop
 
-    out = torch.empty(ids.numel(), *x.shape[1:], dtype=x.dtype)
-    loop.take_rows(x.numpy(), ids.numpy(), out.numpy())
+    out = empty((ids.numel(), x.shape[1]), x.dtype)
+    run(loop.take_rows, even_cuts(ids.numel()), out.numel(), x.numpy(), ids.numpy(), out.numpy())
     return out

@@ -128,6 +128,8 @@ def weigh(values, edge, scale, out):
 
 
 @jit()
-def take_rows(x, ids, out):
-    for i in range(ids.size):
-        out[i] = x[ids[i]]
+def take_rows(first, last, x, ids, out):
+    for i in range(first, last):
+        u = ids[i]
+        for f in range(x.shape[1]):
+            out[i, f] = x[u, f]

@@ -12,7 +12,7 @@ from torch import Tensor
 from graphdyn.kernels import numba_keyed as keyed
 from graphdyn.kernels import numba_loops as loops
 from graphdyn.kernels.memory import empty
-from graphdyn.kernels.threads import run
+from graphdyn.kernels.threads import even_cuts, run
 from graphdyn.kernels.torch_ops import gather
 from graphdyn.sparse import CSC
 
@@ -46,10 +46,6 @@ def _rows(csc: CSC, flip: bool = False):
     if flip:
         csc, perm = csc.transpose.csc, csc.transpose.perm.numpy()
     return csc.chunks, csc.indptr.numpy(), csc.indices.numpy(), perm
-
-
-def _even(n: int) -> range | list[int]:
-    return [0, *range(n // 16, n, n // 16), n] if n >= 16 else [0, n]
 
 
 def spmm(csc: CSC, values: Tensor | None, x: Tensor, flip: bool) -> Tensor:
@@ -191,7 +187,7 @@ def dropout(x: Tensor, threshold: int, bits: int, ids: Tensor | None, relu: bool
     scale = _scalar(2.0**32 / (2**32 - threshold), x)
     draw = (np.uint64(threshold), np.uint64(bits), scale, relu)
     index, features, array = _arrays(ids, x, out)
-    run(keyed.dropout, _even(x.shape[0]), 8 * x.numel(), index, features, *draw, array)
+    run(keyed.dropout, even_cuts(x.shape[0]), 8 * x.numel(), index, features, *draw, array)
     return out
 
 
@@ -200,7 +196,7 @@ def keep_entries(row: Tensor, column: Tensor, threshold: int, bits: int) -> Tens
     out = empty(tuple(row.shape), torch.bool)
     entries = _arrays(row, column)
     draw = (np.uint64(threshold), np.uint64(bits))
-    run(keyed.keep_entries, _even(out.numel()), 16 * out.numel(), *entries, *draw, out.numpy())
+    run(keyed.keep_entries, even_cuts(out.numel()), 16 * out.numel(), *entries, *draw, out.numpy())
     return out
 
 
@@ -208,7 +204,7 @@ def gate(gate: Tensor, x: Tensor, scale: float) -> Tensor:
     """``scale * x`` where gate > 0, else 0."""
     out = empty(tuple(x.shape), x.dtype)
     flat = _arrays(gate.reshape(-1), x.reshape(-1))
-    run(keyed.gate, _even(x.numel()), x.numel(), *flat, _scalar(scale, x), out.view(-1).numpy())
+    run(keyed.gate, even_cuts(x.numel()), x.numel(), *flat, _scalar(scale, x), out.view(-1).numpy())
     return out
 
 

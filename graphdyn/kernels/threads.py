@@ -56,6 +56,11 @@ def run(kernel: Callable, cuts: Cuts, work: int, *args: Any) -> None:
             helper.result()
 
 
+def even_cuts(n: int) -> Cuts:
+    """Boundaries of up to 17 equal ranges of n rows of equal work."""
+    return [0, *range(n // 16, n, n // 16), n] if n >= 16 else [0, n]
+
+
 def _merge(cuts: Cuts, pieces: int) -> list[int]:
     step = max(1, -(-(len(cuts) - 1) // pieces))
     return [int(c) for c in cuts[:-1:step]] + [int(cuts[-1])]
