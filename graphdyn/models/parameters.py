@@ -73,3 +73,10 @@ def linear(x: Features, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return torch.nn.functional.linear(x, weight, bias)
     out = spmm(x, weight.t().contiguous())
     return out if bias is None else out.add_(bias)
+
+
+def add_linear(out: Tensor, x: Features, weight: Tensor) -> Tensor:
+    """``out + x @ weight.T``; may overwrite ``out``, which saves two passes over memory."""
+    if isinstance(x, Sparse) or not out.dtype == x.dtype == weight.dtype:
+        return out + linear(x, weight)
+    return out.addmm_(x, weight.t())

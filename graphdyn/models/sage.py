@@ -16,7 +16,7 @@ from graphdyn.errors import InputError, unknown
 from graphdyn.graph import Features, Propagation
 from graphdyn.kernels import segment_max
 from graphdyn.models.options import Options
-from graphdyn.models.parameters import Linear, linear
+from graphdyn.models.parameters import Linear, add_linear
 from graphdyn.models.propagate import Hop, aggregate, dense, drop_edges, prefix
 from graphdyn.models.stack import Slot, Stack
 
@@ -46,10 +46,11 @@ class SAGEConv(torch.nn.Module):
         """(S, F) -> (D, C)."""
         del h0
         block = drop_edges(hops[0], self.edge_dropout)
-        root = linear(prefix(h, block.num_dst), self.lin_r.weight)
-        if self.aggregator != "max":
-            return (aggregate(block, h, self.lin_l.weight, self.lin_l.bias) + root,)
-        return (self.lin_l(segment_max(block.adjacency.csc, dense(h))) + root,)
+        if self.aggregator == "max":
+            out = self.lin_l(segment_max(block.adjacency.csc, dense(h)))
+        else:
+            out = aggregate(block, h, self.lin_l.weight, self.lin_l.bias)
+        return (add_linear(out, prefix(h, block.num_dst), self.lin_r.weight),)
 
 
 class SAGE(Stack):
