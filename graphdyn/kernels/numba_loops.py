@@ -11,12 +11,14 @@ take four edges a pass: the row of the output is then read and written a quarter
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
 
 
-def jit(*fastmath: str):
+def jit(*fastmath: str) -> Callable[[Callable], Any]:
     """Compile without the GIL and keep the code on disk.
 
     Args:
