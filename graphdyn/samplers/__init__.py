@@ -10,11 +10,27 @@ from typing import Any
 
 from graphdyn.errors import InputError, unknown
 from graphdyn.samplers.full import Full
+from graphdyn.samplers.layered import LayeredSampler
 from graphdyn.samplers.neighbor import Neighbor
+from graphdyn.samplers.persistent import Persistent
+from graphdyn.samplers.poisson import Poisson
 from graphdyn.samplers.sampler import Plans, Sampler
-from graphdyn.samplers.seeds import SeedPolicy, Seeds, Shuffle
+from graphdyn.samplers.seeds import SeedPolicy, Seeds, Shuffle, Uniform
 
-__all__ = ["Full", "Neighbor", "Plans", "Sampler", "SeedPolicy", "Seeds", "Shuffle", "build"]
+__all__ = [
+    "Full",
+    "LayeredSampler",
+    "Neighbor",
+    "Persistent",
+    "Plans",
+    "Poisson",
+    "Sampler",
+    "SeedPolicy",
+    "Seeds",
+    "Shuffle",
+    "Uniform",
+    "build",
+]
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "full": Full,

@@ -11,51 +11,31 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from graphdyn.errors import InputError
-from graphdyn.graph import Graph, Propagation
 from graphdyn.kernels.draw import Draw, draw_uniform
 from graphdyn.keys import Key
-from graphdyn.samplers.sampler import LayeredPlans, Sampler, training_nodes
-from graphdyn.samplers.seeds import SeedDraw, Shuffle
+from graphdyn.samplers.layered import LayeredSampler
+from graphdyn.samplers.sampler import LayeredPlans
+from graphdyn.samplers.seeds import SeedDraw
 from graphdyn.samplers.structure import Structure
-from graphdyn.samplers.weight import apply_rule, check_rule
+from graphdyn.samplers.weight import apply_rule
 
 
 @dataclass(frozen=True)
-class Neighbor(Sampler):
-    """Neighbour sampling with independent draws per layer.
+class Neighbor(LayeredSampler):
+    """Neighbour sampling; the other options are those of :class:`graphdyn.samplers.layered.LayeredSampler`.
 
     Attributes:
         fanouts: Neighbours a target, from the seeds outwards (PyG's ``num_neighbors``); -1 is all. One
             number serves every layer.
-        batch_size: Seeds a step, at most.
         replace: Draw with replacement.
-        estimator: ``ht`` (s = d/k), ``hajek`` or ``unit``, see :mod:`graphdyn.samplers.weight`.
-        reuse: One draw for all layers, as PyG's ``NeighborLoader`` does.
-        inductive: Edges between training nodes alone.
     """
 
     fanouts: tuple[int, ...] = (10,)
-    batch_size: int = 1024
     replace: bool = False
-    estimator: str = "ht"
-    reuse: bool = False
-    inductive: bool = False
 
-    def prepare(
-        self,
-        graph: Graph,
-        propagation: Propagation,
-        num_hops: int,
-        *,
-        nodes: Tensor | None = None,
-        key: Key = Key(0),
-    ) -> NeighborPlans:
-        """See :meth:`Sampler.prepare`."""
-        check_rule(self.estimator)
-        fanouts = expand_fanouts(self.fanouts, num_hops)
-        seeds = Shuffle(self.batch_size).bind(training_nodes(graph, nodes))
-        structure = Structure.of(graph, propagation, inductive=self.inductive)
-        return NeighborPlans(self, structure, seeds, fanouts)
+    def bind(self, structure: Structure, seeds: SeedDraw, num_hops: int, key: Key) -> NeighborPlans:
+        """See :meth:`graphdyn.samplers.layered.LayeredSampler.bind`."""
+        return NeighborPlans(self, structure, seeds, expand_fanouts(self.fanouts, num_hops))
 
 
 class NeighborPlans(LayeredPlans):

@@ -48,12 +48,16 @@ class SeedPolicy(ABC):
 
 
 class SeedDraw(ABC):
-    """A policy bound to its pool.
+    """A policy bound to its pool; safe to share by threads.
 
     Attributes:
+        pool: (T,) int64 node ids.
+        prob: (T,) float32 probability that each is a seed of a step (mean over an epoch's steps).
         num_batches: Steps in an epoch.
     """
 
+    pool: Tensor
+    prob: Tensor
     num_batches: int
 
     @abstractmethod
@@ -77,12 +81,13 @@ class Shuffle(SeedPolicy):
     def bind(self, pool: Tensor, **signals: Any) -> SeedDraw:
         """See :meth:`SeedPolicy.bind`."""
         check_size(self.batch_size, pool)
-        return _Shuffled(pool, -(-pool.numel() // self.batch_size))
+        return _Shuffled(pool, steps_to_cover(pool, self.batch_size))
 
 
 class _Shuffled(SeedDraw):
     def __init__(self, pool: Tensor, num_batches: int):
         self.pool, self.num_batches = pool, num_batches
+        self.prob = fill(pool, 1 / num_batches)
         self._order: tuple[Key, Tensor] | None = None
 
     def draw(self, key: Key) -> Seeds:
@@ -100,10 +105,51 @@ class _Shuffled(SeedDraw):
         return self._order[1]
 
 
+@dataclass(frozen=True)
+class Uniform(SeedPolicy):
+    """Every step an independent uniform sample without replacement, whatever was drawn before.
+
+    Steps are identically distributed, as the theory of stochastic gradients assumes; a node may be
+    a seed twice in an epoch, or never. Weight 1 / B.
+
+    Attributes:
+        batch_size: B, exactly. An epoch has ceil(T / B) steps.
+    """
+
+    batch_size: int
+
+    def bind(self, pool: Tensor, **signals: Any) -> SeedDraw:
+        """See :meth:`SeedPolicy.bind`."""
+        check_size(self.batch_size, pool)
+        return _Uniform(pool, self.batch_size)
+
+
+class _Uniform(SeedDraw):
+    def __init__(self, pool: Tensor, size: int):
+        self.pool, self.size = pool, size
+        self.num_batches = steps_to_cover(pool, size)
+        self.prob = fill(pool, size / pool.numel())
+
+    def draw(self, key: Key) -> Seeds:
+        # The nodes of the B smallest hashes: linear in T, where a whole permutation would sort.
+        word = key.fold("seeds").hash(self.pool)
+        chosen = torch.topk(word, self.size, largest=False).indices
+        return even_seeds(self.pool[chosen], 1 / self.size, self.size / self.pool.numel())
+
+
 def even_seeds(node_id: Tensor, weight: float, prob: float) -> Seeds:
     """Seeds with the same weight and probability."""
-    fill = torch.ones(node_id.numel(), device=node_id.device)
-    return Seeds(node_id, fill * weight, fill * prob)
+    return Seeds(node_id, fill(node_id, weight), fill(node_id, prob))
+
+
+def fill(like: Tensor, value: float) -> Tensor:
+    """A float32 constant for every node of a list."""
+    return torch.full((like.numel(),), value, device=like.device)
+
+
+def steps_to_cover(pool: Tensor, batch_size: int) -> int:
+    """ceil(T / B): steps in an epoch."""
+    return -(-pool.numel() // batch_size)
 
 
 def check_size(batch_size: int, pool: Tensor) -> None:

@@ -1,0 +1,71 @@
+"""What the recipes of all layered samplers share: seeds, estimator, independence of the layers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from graphdyn.graph import Graph, Propagation
+from graphdyn.keys import Key
+from graphdyn.samplers.policies import bind_seeds
+from graphdyn.samplers.sampler import LayeredPlans, Sampler
+from graphdyn.samplers.seeds import SeedDraw
+from graphdyn.samplers.structure import Structure
+from graphdyn.samplers.weight import check_rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayeredSampler(Sampler):
+    """A sampler that draws edges layer by layer, from the seeds down.
+
+    Attributes:
+        batch_size: Seeds a step.
+        seeds: ``shuffle``, ``uniform``, ``poisson`` or ``persistent``, see :mod:`graphdyn.samplers.policies`.
+        score: Of ``poisson`` seeds: ``uniform``, ``degree`` or ``values``.
+        tau: Of ``persistent`` seeds: steps that a node stays out, on average.
+        estimator: ``ht`` (unbiased), ``hajek`` or ``unit``, see :mod:`graphdyn.samplers.weight`.
+        reuse: One draw for all layers, see :class:`graphdyn.samplers.sampler.LayeredPlans`.
+        inductive: Edges between training nodes alone.
+    """
+
+    batch_size: int = 1024
+    seeds: str = "shuffle"
+    score: str = "uniform"
+    tau: float | None = None
+    estimator: str = "ht"
+    reuse: bool = False
+    inductive: bool = False
+
+    def prepare(
+        self,
+        graph: Graph,
+        propagation: Propagation,
+        num_hops: int,
+        *,
+        nodes: Tensor | None = None,
+        key: Key = Key(0),
+    ) -> LayeredPlans:
+        """See :meth:`graphdyn.samplers.sampler.Sampler.prepare`."""
+        check_rule(self.estimator)
+        seeds = bind_seeds(self, graph, nodes)
+        structure = Structure.of(graph, propagation, inductive=self.inductive)
+        return self.bind(structure, seeds, num_hops, key)
+
+    @abstractmethod
+    def bind(self, structure: Structure, seeds: SeedDraw, num_hops: int, key: Key) -> LayeredPlans:
+        """The plans, with everything that this sampler computes before training.
+
+        Args:
+            structure: What is drawn from.
+            seeds: Bound seed policy.
+            num_hops: The model's.
+            key: Randomness of preparation.
+
+        Returns:
+            Plans by key.
+
+        Raises:
+            InputError: If the options do not fit the graph or the model.
+        """
