@@ -10,13 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import graphdyn.samplers as samplers  # noqa: F401
     from graphdyn.batch import Batch, Block, full_batch
+    from graphdyn.cache import FeatureCache
     from graphdyn.config import Config
     from graphdyn.data import load, row_normalize
     from graphdyn.errors import GraphdynError, InputError
     from graphdyn.evaluation import evaluate, predict
     from graphdyn.graph import Graph, Propagation, Split
     from graphdyn.keys import Key
+    from graphdyn.loader import Loader
     from graphdyn.loss import node_loss
     from graphdyn.models import (
         APPNP,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     )
     from graphdyn.optim import build_optimizer, build_schedule
     from graphdyn.runner import run
+    from graphdyn.samplers import Full, Neighbor
     from graphdyn.sparse import CSC, Sparse
     from graphdyn.step import Step, full_batches, train
 
@@ -42,6 +46,9 @@ _HOME = {
     "graph": ("Graph", "Propagation", "Split"),
     "data": ("load", "row_normalize"),
     "batch": ("Batch", "Block", "full_batch"),
+    "samplers": ("Full", "Neighbor"),
+    "cache": ("FeatureCache",),
+    "loader": ("Loader",),
     "models": (
         "APPNP",
         "GAT",
@@ -77,6 +84,10 @@ __all__ = [
     "Batch",
     "Block",
     "full_batch",
+    "Full",
+    "Neighbor",
+    "FeatureCache",
+    "Loader",
     "APPNP",
     "GAT",
     "GATv2",
@@ -101,6 +112,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "samplers":  # every sampler, and ``samplers.build`` by name
+        return importlib.import_module("graphdyn.samplers")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'graphdyn' has no attribute '{name}'")
     value = getattr(importlib.import_module(f"graphdyn.{_MODULE_OF[name]}"), name)

@@ -136,8 +136,8 @@ class Plan:
 
     def _map(self, move: Callable[[Tensor], Tensor], block: Callable[[Block], Block]) -> Plan:
         blocks = tuple(block(b) for b in self.blocks)
-        own = (move(t) for t in (self.rows, self.seeds, self.seed_weight))
-        return Plan(blocks, *own, self.key)
+        rows, seeds, weight = (move(t) for t in (self.rows, self.seeds, self.seed_weight))
+        return Plan(blocks, rows, seeds, weight, self.key)
 
     def batch(self, x: Features, y: Tensor) -> Batch:
         """The plan with what it reads.
@@ -195,9 +195,13 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """Bytes of features, labels and structure."""
-        x = [self.x] if isinstance(self.x, Tensor) else [*Block(self.x).tensors()]
-        plan = Plan(self.blocks, self.rows, self.seeds[:0], self.seed_weight, self.key)
-        return plan.nbytes + sum(t.numel() * t.element_size() for t in [*x, self.y])
+        return sum(t.numel() * t.element_size() for t in self.tensors())
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor of the batch."""
+        yield from [self.x] if isinstance(self.x, Tensor) else Block(self.x).tensors()
+        yield from (t for block in self.blocks for t in block.tensors())
+        yield from (self.rows, self.y, self.seed_weight)
 
     def at(self, key: Key) -> Batch:
         """The same batch under another key (another step)."""

@@ -16,6 +16,7 @@ from graphdyn.kernels import torch_draw
 from graphdyn.kernels.backend import compiled
 from graphdyn.kernels.door import eager
 from graphdyn.kernels.memory import empty
+from graphdyn.kernels.rows import sparse_rows
 from graphdyn.kernels.threads import even_cuts, run
 from graphdyn.sparse import CSC, Sparse
 
@@ -163,7 +164,7 @@ def weigh(values: Tensor | None, edge: Tensor, scale: Tensor | None) -> Tensor |
 def take_rows(x: Features, ids: Tensor) -> Features:
     """(R, F) rows of dense or sparse features."""
     if isinstance(x, Sparse):
-        return x.rows(ids)
+        return sparse_rows(x, ids)
     if not compiled(x.device) or x.dim() != 2 or x.dtype == torch.bfloat16:
         return x.index_select(0, ids.to(x.device))
     from graphdyn.kernels import numba_draw as loop

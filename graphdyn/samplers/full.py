@@ -42,6 +42,7 @@ class FullPlans(Plans):
     """See :class:`Full`."""
 
     num_batches = 1
+    ready = True
 
     def __init__(self, structure: Structure, nodes: Tensor):
         self.block = Block(structure.adjacency)

@@ -58,9 +58,11 @@ class Plans(ABC):
 
     Attributes:
         num_batches: Steps in an epoch.
+        ready: Every plan is there before it is asked for, so nobody need work ahead.
     """
 
     num_batches: int
+    ready: bool = False
 
     @abstractmethod
     def plan(self, key: Key) -> Plan:
