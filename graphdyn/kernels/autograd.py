@@ -22,7 +22,7 @@ from graphdyn.kernels.backend import ops
 from graphdyn.sparse import CSC
 
 
-def _mapped(cls: type[Function]) -> type[Function]:
+def mapped(cls: type[Function]) -> type[Function]:
     """Give a function its ``torch.func.vmap`` rule: a loop over the batch."""
 
     def vmap(info: Any, in_dims: tuple, *args: Any):
@@ -43,7 +43,7 @@ def _mapped(cls: type[Function]) -> type[Function]:
     return cls
 
 
-@_mapped
+@mapped
 class SpMM(Function):
     """Values (as a matrix on the pattern, transposed when flip) @ x."""
 
@@ -68,7 +68,7 @@ class SpMM(Function):
         return None, None, g_values, g_x
 
 
-@_mapped
+@mapped
 class SDDMM(Function):
     """<dst[v], src[u]> per edge."""
 
@@ -89,7 +89,7 @@ class SDDMM(Function):
         return None, g_dst, g_src
 
 
-@_mapped
+@mapped
 class Gather(Function):
     """The row of each edge's source or target."""
 
@@ -106,7 +106,7 @@ class Gather(Function):
         return None, None, SegmentSum.apply(ctx.csc, ctx.side, grad)
 
 
-@_mapped
+@mapped
 class SegmentSum(Function):
     """Sum of the edge rows of each source or target."""
 
@@ -123,7 +123,7 @@ class SegmentSum(Function):
         return None, None, Gather.apply(ctx.csc, ctx.side, grad)
 
 
-@_mapped
+@mapped
 class EdgeSoftmax(Function):
     """Softmax over the edges into each target."""
 
@@ -141,7 +141,7 @@ class EdgeSoftmax(Function):
         return None, EdgeSoftmaxGrad.apply(ctx.csc, *ctx.saved_tensors, grad)
 
 
-@_mapped
+@mapped
 class EdgeSoftmaxGrad(Function):
     """``p * (grad - s[v])`` with s the sum of ``p * grad`` over the edges into v."""
 
@@ -168,7 +168,7 @@ class EdgeSoftmaxGrad(Function):
         return None, g_p, g_grad
 
 
-@_mapped
+@mapped
 class Argmax(Function):
     """(D, F) the first edge that carries the maximum: a choice, without gradient."""
 
@@ -185,7 +185,7 @@ class Argmax(Function):
         return None, None
 
 
-@_mapped
+@mapped
 class Take(Function):
     """Row x[u] at the source u of the chosen edge, each column its own: (D, F)."""
 
@@ -203,7 +203,7 @@ class Take(Function):
         return None, None, Put.apply(ctx.csc, *ctx.saved_tensors, grad)
 
 
-@_mapped
+@mapped
 class Put(Function):
     """Transpose of Take: (S, F)."""
 
@@ -221,7 +221,7 @@ class Put(Function):
         return None, None, Take.apply(ctx.csc, *ctx.saved_tensors, grad)
 
 
-@_mapped
+@mapped
 class PairScores(Function):
     """Slope at the gates times (y_src[u] + y_dst[v]): (E, H). GAT's scores when y is the gates."""
 
@@ -240,7 +240,7 @@ class PairScores(Function):
         return None, None, None, None, g_src, g_dst
 
 
-@_mapped
+@mapped
 class PairScoresGrad(Function):
     """Transpose of PairScores in (y_src, y_dst)."""
 
@@ -259,7 +259,7 @@ class PairScoresGrad(Function):
         return None, None, None, None, g
 
 
-@_mapped
+@mapped
 class GATv2Scores(Function):
     """Sum over f of att * slope at the gates * (y_src[u] + y_dst[v]): (E, H).
 
@@ -283,7 +283,7 @@ class GATv2Scores(Function):
         return None, None, None, None, *grads
 
 
-@_mapped
+@mapped
 class GATv2ScoresGrad(Function):
     """Gradients of <grad, GATv2Scores> for (y_src, y_dst, att)."""
 
@@ -308,7 +308,7 @@ class GATv2ScoresGrad(Function):
         return None, None, None, None, g_src, g_dst, g_att, g_grad
 
 
-@_mapped
+@mapped
 class Dropout(Function):
     """Keyed inverted dropout of (R, C): a diagonal map, its own transpose. No mask is kept."""
 
@@ -326,7 +326,7 @@ class Dropout(Function):
         return Dropout.apply(grad, *ctx.saved_tensors, ctx.threshold, ctx.bits), None, None, None
 
 
-@_mapped
+@mapped
 class EntryDropout(Function):
     """The mask of Dropout at the stored entries of a sparse matrix: diagonal, its own transpose."""
 
@@ -346,7 +346,7 @@ class EntryDropout(Function):
         return grad, None, None, None, None
 
 
-@_mapped
+@mapped
 class ReluDropout(Function):
     """Keyed dropout of relu(x): (R, C). The output itself tells the backward what passed."""
 
@@ -364,7 +364,7 @@ class ReluDropout(Function):
         return Gate.apply(*ctx.saved_tensors, grad, ctx.scale), None, None, None
 
 
-@_mapped
+@mapped
 class Gate(Function):
     """``scale * x`` where gate > 0, else 0; its own transpose in x."""
 

@@ -52,7 +52,7 @@ def relu_dropout(x: Tensor, p: float, bits: int, ids: Tensor | None = None) -> T
     Raises:
         InputError: If p lies outside [0, 1) or the ids do not fit.
     """
-    if _threshold(p) == 0:
+    if threshold_of(p) == 0:
         return x.relu()
     return _drop(autograd.ReluDropout, "relu_dropout", x, p, bits, ids)
 
@@ -73,7 +73,7 @@ def dropout_values(matrix: Sparse, p: float, bits: int, row_ids: Tensor | None =
     Raises:
         InputError: If p lies outside [0, 1) or the shapes do not fit.
     """
-    threshold = _threshold(p)
+    threshold = threshold_of(p)
     if threshold == 0:
         return matrix
     csc = matrix.csc
@@ -90,7 +90,7 @@ def dropout_values(matrix: Sparse, p: float, bits: int, row_ids: Tensor | None =
 
 
 def _drop(function, name: str, x: Tensor, p: float, bits: int, ids: Tensor | None) -> Tensor:
-    threshold = _threshold(p)
+    threshold = threshold_of(p)
     if threshold == 0:
         return x
     if ids is not None:
@@ -100,7 +100,8 @@ def _drop(function, name: str, x: Tensor, p: float, bits: int, ids: Tensor | Non
     return function.apply(flat, ids, threshold, bits).reshape(x.shape).to(dtype)
 
 
-def _threshold(p: float) -> int:
+def threshold_of(p: float) -> int:
+    """The 32-bit draw below which an element is dropped."""
     if not 0 <= p < 1:
         raise InputError(f"dropout was given p = {p}; expected a probability in [0, 1).")
     return min(round(p * 2**32), 2**32 - 1)

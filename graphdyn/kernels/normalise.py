@@ -1,0 +1,172 @@
+"""Batch norm, ReLU and keyed dropout in one: three passes over memory forward, five backward.
+
+As separate operations they take nine and eleven. Statistics may weigh the rows. Shapes: N rows, F
+features.
+"""
+
+# The methods of the function are torch's protocol; the class says what they compute.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from graphdyn.kernels.autograd import Gate, mapped
+from graphdyn.kernels.backend import compiled
+from graphdyn.kernels.door import eager
+from graphdyn.kernels.drop import threshold_of
+from graphdyn.kernels.memory import empty
+from graphdyn.kernels.threads import even_cuts, run
+
+
+class Normalised(NamedTuple):
+    """What :func:`norm_relu_dropout` returns.
+
+    Attributes:
+        out: (N, F).
+        mean: (F,) weighted mean of the rows; a constant.
+        var: (F,) weighted mean of squared deviations; a constant.
+    """
+
+    out: Tensor
+    mean: Tensor
+    var: Tensor
+
+
+def fusible(x: Tensor) -> bool:
+    """Whether the fused kernel runs on such rows: float32 or float64 on CPU, with Numba."""
+    return compiled(x.device) and x.dtype in (torch.float32, torch.float64) and x.numel() > 0
+
+
+@eager
+def norm_relu_dropout(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    *,
+    weight: Tensor | None = None,
+    eps: float = 1e-5,
+    p: float = 0.0,
+    bits: int = 0,
+    ids: Tensor | None = None,
+) -> Normalised:
+    """``dropout(relu(gamma * (x - mean) / sqrt(var + eps) + beta))``, statistics over the rows.
+
+    Args:
+        x: (N, F) for which :func:`fusible` holds.
+        gamma: (F,).
+        beta: (F,).
+        weight: (N,) weights of the rows that sum to 1; ``None``: 1 / N each. Constants.
+        eps: Added to the variance.
+        p: Probability of 0, as in :func:`graphdyn.kernels.dropout`, likewise ``bits`` and ``ids``.
+        bits: See ``p``.
+        ids: See ``p``.
+
+    Returns:
+        The result, and the statistics for who keeps them. Gradients of every order in x, gamma, beta.
+    """
+    return Normalised(
+        *NormReluDropout.apply(x.contiguous(), gamma, beta, weight, eps, threshold_of(p), bits, ids)
+    )
+
+
+@mapped
+class NormReluDropout(Function):
+    """See :func:`norm_relu_dropout`; the output itself tells the backward what passed."""
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        weight: Tensor | None,
+        eps: float,
+        threshold: int,
+        bits: int,
+        ids: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean, var = _moments(x, weight)
+        slope = gamma * (var + eps).rsqrt()
+        out = _affine(x, slope, beta - slope * mean, threshold, bits, ids)
+        return out, mean, var
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        x, gamma, _, weight, ctx.eps, threshold, _, _ = inputs
+        out, mean, var = output
+        ctx.scale = 2.0**32 / (2**32 - threshold)
+        ctx.mark_non_differentiable(mean, var)
+        ctx.save_for_backward(x, gamma, weight, out, mean, var)
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        x, gamma, weight, out, mean, var = ctx.saved_tensors
+        # With a graph to be made, the same formula in operations that have gradients themselves.
+        formula = _open_grad if torch.is_grad_enabled() else _grad
+        g_x, g_gamma, g_beta = formula(x, gamma, weight, out, mean, var, ctx.eps, ctx.scale, grad)
+        return g_x, g_gamma, g_beta, None, None, None, None, None
+
+
+def _moments(x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each column. Shifted by a row, so that nothing cancels."""
+    from graphdyn.kernels import numba_normalise as loop
+
+    shift = x[0].contiguous()
+    total = _sums(x, loop.column_sums, None if weight is None else weight.numpy(), shift.numpy())
+    total = total if weight is not None else total / x.shape[0]
+    mean = shift.double() + total[0]
+    return mean.to(x.dtype), (total[1] - total[0].square()).clamp(min=0).to(x.dtype)
+
+
+def _sums(x: Tensor, loop, *args) -> Tensor:
+    """(2, F) float64: two sums over rows, piece by piece."""
+    cuts = np.asarray(even_cuts(x.shape[0]))
+    parts = torch.empty(len(cuts) - 1, 2, x.shape[1], dtype=torch.float64)
+    run(loop, range(len(cuts)), 2 * x.numel(), cuts, x.detach().numpy(), *args, parts.numpy())
+    return parts.sum(0)
+
+
+def _affine(x, slope, offset, threshold: int, bits: int, ids: Tensor | None) -> Tensor:
+    from graphdyn.kernels import numba_normalise as loop
+
+    out = empty(tuple(x.shape), x.dtype)
+    index = None if ids is None else ids.numpy()
+    scale = x.numpy().dtype.type(2.0**32 / (2**32 - threshold))
+    args = (index, x.numpy(), slope.numpy(), offset.numpy())
+    draw = (np.uint64(threshold), np.uint64(bits), scale)
+    run(loop.affine_relu_dropout, even_cuts(x.shape[0]), 4 * x.numel(), *args, *draw, out.numpy())
+    return out
+
+
+def _grad(x, gamma, weight, out, mean, var, eps: float, scale: float, grad):
+    from graphdyn.kernels import numba_normalise as loop
+
+    grad = grad.contiguous()
+    rstd = (var + eps).rsqrt()
+    rows = (out.numpy(), grad.numpy(), mean.numpy(), rstd.numpy())
+    sums = _sums(x, loop.gated_sums, *rows)
+    narrow = sums.to(x.dtype)
+    slope = gamma.detach() * rstd * scale
+    g_x = empty(tuple(x.shape), x.dtype)
+    even = x.detach().numpy().dtype.type(1 / x.shape[0])
+    p = None if weight is None else weight.numpy()
+    args = (x.detach().numpy(), p, even, *rows, slope.numpy(), narrow.numpy(), g_x.numpy())
+    run(loop.norm_grad, even_cuts(x.shape[0]), 4 * x.numel(), *args)
+    return g_x, narrow[1] * scale, narrow[0] * scale
+
+
+def _open_grad(x, gamma, weight, out, mean, var, eps: float, scale: float, grad):
+    del mean, var  # they are constants here; the graph needs them as functions of x
+    p = x.new_full((x.shape[0],), 1 / x.shape[0]) if weight is None else weight
+    centred = x - p @ x
+    rstd = (p @ centred.square() + eps).rsqrt()
+    hat = centred * rstd
+    g = Gate.apply(out, grad, scale)
+    g_beta, g_gamma = g.sum(0), (g * hat).sum(0)
+    g_x = gamma * rstd * (g - p.unsqueeze(1) * (g_beta + hat * g_gamma))
+    return g_x, g_gamma, g_beta
