@@ -41,6 +41,18 @@ def bounded(word, draw, bound):
     return np.int64(product >> _S32)
 
 
+@numba.njit(inline="always")
+def floyd(word, j, rest, k, chosen):
+    """Draw j of k distinct positions below ``rest``; ``chosen`` holds the draws before it."""
+    t = bounded(word, j, rest - k + j + 1)
+    for other in range(j):  # Floyd: a second hit takes the newest position
+        if chosen[other] == t:
+            t = rest - k + j
+            break
+    chosen[j] = t
+    return t
+
+
 @jit()
 def count_uniform(dst, indptr, loops, k, replace, out):
     total = 0
@@ -84,12 +96,7 @@ def fill_uniform(dst, indptr, loops, k, replace, bits, out_indptr, edge, scale):
                 if replace:
                     t = bounded(word, j, rest)
                 else:
-                    t = bounded(word, j, rest - k + j + 1)
-                    for other in range(j):  # Floyd: a second hit takes the newest position
-                        if chosen[other] == t:
-                            t = rest - k + j
-                            break
-                    chosen[j] = t
+                    t = floyd(word, j, rest, k, chosen)
                 edge[e] = start + t + (own if t >= at else 0)
                 scale[e] = factor
                 e += 1

@@ -42,7 +42,7 @@ def draw_uniform(
     # Loops first, then the others in order; sampled rows overwrite the latter with their draws.
     other = place - own[row]
     if k > 0 and bool(sampled.any()):
-        chosen = _positions(hash_torch(dst[sampled], bits), rest[sampled], k, replace)
+        chosen = positions(hash_torch(dst[sampled], bits), rest[sampled], k, replace)
         table = torch.zeros(dst.numel(), k, dtype=torch.int64, device=dst.device)
         table[sampled] = chosen
         column = other.clamp(0, k - 1)
@@ -54,7 +54,7 @@ def draw_uniform(
     return indptr, edge, scale
 
 
-def _positions(word: Tensor, rest: Tensor, k: int, replace: bool) -> Tensor:
+def positions(word: Tensor, rest: Tensor, k: int, replace: bool) -> Tensor:
     """(R, k) positions among ``rest`` candidates: with replacement, or Floyd's without."""
     out = torch.empty(word.numel(), k, dtype=torch.int64, device=word.device)
     for j in range(k):
