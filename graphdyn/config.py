@@ -15,7 +15,7 @@ from typing import Any, Literal
 from graphdyn.errors import InputError, unknown
 
 # What says where and how often to write, not what to compute: two runs that differ only here are the same.
-EXECUTION_ONLY = frozenset({"out", "data_root", "checkpoint_seconds"})
+EXECUTION_ONLY = frozenset({"out", "data_root", "checkpoint_seconds", "workers", "prefetch"})
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Config:
     layers: int = 2
     """Message-passing layers (for mlp and appnp: dense layers)."""
     norm: str = "none"
-    """none, batch, layer, graph or pair."""
+    """none, batch, weighted-batch (sampled rows stand for the whole graph), layer, graph or pair."""
     skip: str = "none"
     """none, identity, linear, dense-cat, dense-max or initial."""
     order: str = "post"
@@ -58,6 +58,19 @@ class Config:
     """On edge values, or on attention coefficients."""
     model_options: dict[str, bool | int | float | str] = field(default_factory=dict)
     """What only this model takes, for example: heads 8, aggregator max, alpha 0.1, theta 0.5, hops 10."""
+
+    sampler: str = "full"
+    """What a step sees: full, the whole graph, or a sampler such as neighbor (`graphdyn.samplers.SAMPLERS`)."""
+    batch_size: int | None = None
+    """Seed nodes a step; None: the sampler's own, or all training nodes where there are fewer."""
+    fanouts: str | tuple[int, ...] | None = None
+    """Neighbours a target, from the seeds outwards, for example 15,10,5; -1 is all; one number serves all."""
+    sampler_options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """What only this sampler takes, for example: replace true, estimator hajek, inductive true."""
+    workers: int = 2
+    """Threads that sample and gather ahead of training; 0: in the training thread. Never changes a number."""
+    prefetch: int = 4
+    """Batches that are made or wait at a time."""
 
     optimizer: str = "adam"
     """Any optimiser of torch.optim that needs no closure."""
@@ -82,6 +95,11 @@ class Config:
     """What on the validation nodes picks the epoch that is reported; the first of equals wins."""
     evaluate_every: int = 1
     """Epochs between evaluations."""
+    statistics: Literal["auto", "running", "population"] = "auto"
+    """Batch norm in evaluation: running averages of training, or statistics of the whole graph taken
+    anew; auto: those of the whole graph wherever a sampler is at work."""
+    evaluate_chunk: int | None = None
+    """Evaluate layer by layer, so many nodes at a time, for graphs whose states don't fit; None: at once."""
     seeds: int = 1
     """How many seeds."""
     first_seed: int = 0
@@ -99,9 +117,13 @@ class Config:
     out: Path | None = None
     """Run folder; None: runs/<dataset>-<model>-<id>."""
     checkpoint_seconds: float = 30.0
-    """Seconds between checkpoints; 0: every epoch."""
+    """Seconds between checkpoints; 0: after every step."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.fanouts, (int, tuple, list)) and not isinstance(self.fanouts, bool):
+            fanouts = [self.fanouts] if isinstance(self.fanouts, int) else self.fanouts
+            # One form, whoever gives them: the same run has the same id.
+            object.__setattr__(self, "fanouts", ",".join(map(str, fanouts)))
         _check(self)
 
     def canonical(self) -> dict[str, Any]:
@@ -162,12 +184,14 @@ class Config:
             raise InputError(f"{path} is not valid TOML: {error}.") from None
 
 
-_AT_LEAST_ONE = ("hidden", "layers", "epochs", "evaluate_every", "seeds")
+_AT_LEAST_ONE = ("hidden", "layers", "epochs", "evaluate_every", "seeds", "prefetch")
+_AT_LEAST_ONE_IF_GIVEN = ("batch_size", "evaluate_chunk", "patience", "threads")
 _PROBABILITIES = ("dropout", "input_dropout", "edge_dropout")
 _CHOICES = {
     "features": ("raw", "row"),
     "select": ("metric", "loss"),
     "precision": ("float32", "bfloat16"),
+    "statistics": ("auto", "running", "population"),
 }
 _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -196,10 +220,12 @@ def _check(config: Config) -> None:
         raise InputError(f"lr is {config.lr}; it must be positive and finite.")
     if not 0 <= config.first_seed < 2**31:
         raise InputError(f"first_seed is {config.first_seed}; it must lie in 0..2^31 - 1.")
-    if config.patience is not None and config.patience < 1:
-        raise InputError(f"patience is {config.patience}; it must be at least 1, or absent.")
-    if config.threads is not None and config.threads < 1:
-        raise InputError(f"threads is {config.threads}; it must be at least 1, or absent.")
+    if config.workers < 0:
+        raise InputError(f"workers is {config.workers}; it must be at least 0.")
+    for name in _AT_LEAST_ONE_IF_GIVEN:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1, or absent.")
 
 
 def _check_type(name: str, annotation: str, value: Any) -> None:

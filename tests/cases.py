@@ -28,14 +28,14 @@ MODELS = {
     "gcnii": ("gcnii", {"layers": 3, "alpha": 0.2, "theta": 0.7}),
     "appnp": ("appnp", {"hops": 3, "alpha": 0.2}),
 }
-NORMS = ("none", "batch", "layer", "graph", "pair")
+NORMS = ("none", "batch", "weighted-batch", "layer", "graph", "pair")
 SKIPS = ("none", "identity", "linear", "dense-cat", "dense-max", "initial")
 ORDERS = ("post", "pre")
 NUM_FEATURES, NUM_CLASSES, HIDDEN = 5, 3, 4
 
 
 def combinations():
-    """Every model x norm x skip x order; all of GCN's, and of the others one norm in five, are quick.
+    """Every model x norm x skip x order; all of GCN's, and of the others one norm in six, are quick.
 
     The norms take turns, so that each model meets each norm, and each skip in both orders, always.
     GCNII refuses ``initial``: it is its own initial residual.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 
 from graphdyn.batch import Batch
@@ -60,10 +61,14 @@ class APPNP(torch.nn.Module):
         key, p = batch.key if self.training else None, self.options.edge_dropout
         kept = []
         for k in range(self.num_hops):
-            block = drop_edges(Hop(batch.block(k), edge_site(key, p, k)), p)
-            z = blend(aggregate(block, z), z0, self.alpha)
+            z = self.step(z, Hop(batch.block(k), edge_site(key, p, k)), z0)
             kept += [z] if hidden else []
         return Output(z, tuple(kept))
+
+    def step(self, z: Tensor, hop: Hop, z0: Tensor) -> Tensor:
+        """One step of PageRank, (S, C) -> (D, C); z0 has at least the rows of the targets."""
+        block = drop_edges(hop, self.options.edge_dropout)
+        return blend(aggregate(block, z), z0, self.alpha)
 
     def parameter_groups(self) -> dict[str, list[Parameter]]:
         """Those of the MLP; the propagation has none."""

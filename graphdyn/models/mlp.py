@@ -13,7 +13,7 @@ from graphdyn.errors import InputError
 from graphdyn.graph import Features, Propagation
 from graphdyn.models.options import Options
 from graphdyn.models.parameters import Linear
-from graphdyn.models.propagate import Hop, prefix, target_ids
+from graphdyn.models.propagate import Hop, prefix, target_rows
 from graphdyn.models.stack import Output, Slot, Stack
 
 
@@ -65,4 +65,5 @@ class MLP(Stack):
         if not batch.blocks:
             return self.run(batch.x, batch, None, hidden=hidden)
         last = batch.blocks[-1]
-        return self.run(prefix(batch.x, last.num_dst), batch, target_ids(last), hidden=hidden)
+        rows, x = target_rows(last, None), prefix(batch.x, last.num_dst)
+        return self.run(x, batch, rows.ids, weight=rows.weight, hidden=hidden)

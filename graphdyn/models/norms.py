@@ -1,15 +1,51 @@
 """Normalisation of node states, by name.
 
-``batch`` and ``graph`` take their statistics over the rows at hand: on a sampled batch these are
-the sampled rows, not the graph. ``layer`` looks at one row at a time and is the same everywhere.
+``batch``, ``graph`` and ``pair`` take their statistics over the rows at hand: on a sampled batch
+these are the sampled rows, not the graph. ``weighted-batch`` weighs the sampled rows so that they
+stand for the graph. ``layer`` looks at one row at a time and is the same everywhere.
+Shapes: N rows, F features.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from graphdyn.errors import unknown
+from graphdyn.models.batch_norm import WeightedBatchNorm
+
+
+class Moments(NamedTuple):
+    """Mean and biased variance of each column, for rows that are only a part of those meant.
+
+    Attributes:
+        count: How many rows were seen; 0 where nobody knows.
+        mean: (F,) float64 when computed here.
+        var: (F,) likewise; the mean of squared deviations.
+    """
+
+    count: int
+    mean: Tensor
+    var: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> Moments:
+        """Those of (N, F) rows, N at least 1, in float64."""
+        var, mean = torch.var_mean(x.double(), 0, correction=0)
+        return cls(x.shape[0], mean, var)
+
+    def merge(self, other: Moments) -> Moments:
+        """Those of both sets of rows together (Chan, Golub & LeVeque 1983, equation 2.1)."""
+        count = self.count + other.count
+        share, step = other.count / count, other.mean - self.mean
+        var = torch.lerp(self.var, other.var, share) + share * (1 - share) * step.square()
+        return Moments(count, self.mean + share * step, var)
+
+    def like(self, x: Tensor) -> Moments:
+        """The same in the type and on the device of x."""
+        return Moments(self.count, self.mean.to(x), self.var.to(x))
 
 
 class GraphNorm(torch.nn.Module):
@@ -31,10 +67,15 @@ class GraphNorm(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.zeros(width))
         self.mean_scale = torch.nn.Parameter(torch.ones(width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, F) -> (N, F)."""
-        x = x - x.mean(0) * self.mean_scale
-        scale = self.weight * (x.square().mean(0) + self.eps).rsqrt()
+    def forward(self, x: Tensor, moments: Moments | None = None) -> Tensor:
+        """(N, F) -> (N, F); statistics from ``moments`` where the rows are not all there are."""
+        mean = x.mean(0) if moments is None else moments.mean
+        x = x - mean * self.mean_scale
+        if moments is None:
+            square = x.square().mean(0)
+        else:
+            square = moments.var + (mean - mean * self.mean_scale).square()
+        scale = self.weight * (square + self.eps).rsqrt()
         return torch.addcmul(self.bias, x, scale)
 
 
@@ -54,15 +95,17 @@ class PairNorm(torch.nn.Module):
         super().__init__()
         self.scale, self.eps = scale, eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, F) -> (N, F)."""
-        x = x - x.mean(0)
-        return x * (self.scale * (x.square().sum(-1).mean() + self.eps).rsqrt())
+    def forward(self, x: Tensor, moments: Moments | None = None) -> Tensor:
+        """(N, F) -> (N, F); statistics from ``moments`` where the rows are not all there are."""
+        x = x - (x.mean(0) if moments is None else moments.mean)
+        square = x.square().sum(-1).mean() if moments is None else moments.var.sum()
+        return x * (self.scale * (square + self.eps).rsqrt())
 
 
 NORMS = {
     "none": lambda width: torch.nn.Identity(),
     "batch": torch.nn.BatchNorm1d,
+    "weighted-batch": WeightedBatchNorm,
     "layer": torch.nn.LayerNorm,
     "graph": GraphNorm,
     "pair": lambda width: PairNorm(),
@@ -85,3 +128,35 @@ def build_norm(name: str, width: int) -> torch.nn.Module:
     if name not in NORMS:
         raise unknown("norm", name, NORMS)
     return NORMS[name](width)
+
+
+def normalise(
+    norm: torch.nn.Module,
+    x: Tensor,
+    weight: Tensor | None = None,
+    moments: Moments | None = None,
+) -> Tensor:
+    """Apply a norm, with what this norm takes notice of.
+
+    Args:
+        norm: From :func:`build_norm`.
+        x: (N, F) rows.
+        weight: (N,) weights of the rows in the statistics; ``None``: all equal.
+        moments: Statistics that stand in for those of x (and for running ones).
+
+    Returns:
+        (N, F).
+    """
+    if moments is not None and isinstance(norm, torch.nn.BatchNorm1d):
+        m = moments.like(x)
+        return torch.nn.functional.batch_norm(
+            x, m.mean, m.var, norm.weight, norm.bias, training=False, eps=norm.eps
+        )
+    if isinstance(norm, GraphNorm | PairNorm):
+        return norm(x, None if moments is None else moments.like(x))
+    return norm(x, weight) if isinstance(norm, WeightedBatchNorm) else norm(x)
+
+
+def over_rows(norm: torch.nn.Module | None) -> bool:
+    """Whether the norm looks at columns, so that a row's result depends on the other rows."""
+    return isinstance(norm, torch.nn.BatchNorm1d | GraphNorm | PairNorm)

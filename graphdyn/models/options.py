@@ -21,7 +21,8 @@ class Options:
     Attributes:
         hidden: Width of hidden states.
         layers: Number of message-passing layers (linear layers for MLP, SGC and APPNP).
-        norm: ``none | batch | layer | graph | pair``.
+        norm: ``none | batch | weighted-batch | layer | graph | pair``; weighted-batch is a batch norm whose
+            sampled rows stand for the whole graph.
         skip: ``none | identity | linear | dense-cat | dense-max | initial``.
         order: ``post`` (conv, norm, activation, dropout) or ``pre`` (norm, activation, dropout,
         conv). activation: ``relu | elu | none``; ``none`` makes the linear GNN.
@@ -38,7 +39,7 @@ class Options:
 
     hidden: int = 64
     layers: int = 2
-    norm: Literal["none", "batch", "layer", "graph", "pair"] = "none"
+    norm: Literal["none", "batch", "weighted-batch", "layer", "graph", "pair"] = "none"
     skip: Literal["none", "identity", "linear", "dense-cat", "dense-max", "initial"] = "none"
     order: Literal["post", "pre"] = "post"
     activation: Literal["relu", "elu", "none"] = "relu"

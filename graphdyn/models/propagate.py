@@ -13,10 +13,11 @@ from torch import Tensor
 
 from graphdyn.batch import Batch, Block
 from graphdyn.graph import Features
-from graphdyn.kernels import dropout, spmm
+from graphdyn.kernels import dropout, spmm, spmm_root
 from graphdyn.kernels.door import eager
 from graphdyn.keys import Key
-from graphdyn.models.parameters import linear
+from graphdyn.models.norms import Moments
+from graphdyn.models.parameters import add_linear, linear
 from graphdyn.sparse import CSC, Sparse
 
 # Multiply-adds of a dense product that take as long as one feature of one edge in an SpMM, which
@@ -34,6 +35,22 @@ class Hop(NamedTuple):
 
     block: Block
     key: Key | None = None
+
+
+class Rows(NamedTuple):
+    """What the trunk knows of the rows of a state.
+
+    Attributes:
+        key: Of dropout masks; ``None`` when nothing is dropped.
+        ids: (N,) global ids; ``None`` when they are all nodes in order.
+        weight: (N,) weights in a weighted batch norm; ``None``: all equal.
+        moments: What norms over rows use in place of these rows' own statistics.
+    """
+
+    key: Key | None = None
+    ids: Tensor | None = None
+    weight: Tensor | None = None
+    moments: Moments | None = None
 
 
 def aggregate(
@@ -61,6 +78,29 @@ def aggregate(
         return linear(spmm(matrix, h), weight, bias)
     out = spmm(matrix, linear(h, weight))
     return out if bias is None else out.add_(bias)
+
+
+def aggregate_root(
+    block: Block, h: Features, weight: Tensor, bias: Tensor | None, root: Tensor
+) -> Tensor:
+    """:func:`aggregate` plus ``h[:D] R^T``: messages and the target's own state.
+
+    Args:
+        block: See :func:`aggregate`, likewise ``h``, ``weight``, ``bias``.
+        h: See ``block``.
+        weight: See ``block``.
+        bias: See ``block``.
+        root: R, (C, F).
+
+    Returns:
+        (D, C).
+    """
+    matrix = block.adjacency
+    joint = isinstance(h, Tensor) and h.requires_grad and block.num_dst < h.shape[0]
+    if not joint or _weight_first(matrix.csc, weight, True):
+        return add_linear(aggregate(block, h, weight, bias), prefix(h, block.num_dst), root)
+    messages, own = spmm_root(matrix, dense(h))
+    return add_linear(linear(messages, weight, bias), own, root)
 
 
 def _weight_first(csc: CSC, weight: Tensor, needs_grad: bool) -> bool:
@@ -135,6 +175,8 @@ def source_ids(batch: Batch) -> Tensor | None:
     return batch.block(0).node_id if batch.blocks else None
 
 
-def target_ids(block: Block) -> Tensor | None:
-    """Global ids of the targets; ``None`` when they are all nodes in order."""
-    return None if block.node_id is None else block.node_id[: block.num_dst]
+def target_rows(block: Block, key: Key | None) -> Rows:
+    """The targets as rows of a state: weighted by one over the probability of being in the batch."""
+    ids = None if block.node_id is None else block.node_id[: block.num_dst]
+    weight = None if block.node_prob is None else block.node_prob.reciprocal()
+    return Rows(key, ids, weight)

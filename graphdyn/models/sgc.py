@@ -36,14 +36,18 @@ class SGConv(Module):
 
     def forward(self, h: Features, hops: Sequence[Hop], h0: Tensor | None) -> tuple[Tensor, ...]:
         """(S, F) -> K tensors of C features; W comes with the first hop, b after the last."""
-        del h0
-        first, *rest = [drop_edges(hop, self.edge_dropout) for hop in hops]
-        out = [aggregate(first, h, self.lin.weight)]
-        for block in rest:
-            out.append(aggregate(block, out[-1]))
-        if self.lin.bias is not None:
-            out[-1] = out[-1] + self.lin.bias
+        out = []
+        for k, hop in enumerate(hops):
+            h = self.step(h, k, hop, h0)
+            out.append(h)
         return tuple(out)
+
+    def step(self, h: Features, k: int, hop: Hop, h0: Tensor | None) -> Tensor:
+        """Hop k alone, of 0 to K - 1."""
+        del h0
+        block = drop_edges(hop, self.edge_dropout)
+        z = aggregate(block, h, self.lin.weight if k == 0 else None)
+        return z + self.lin.bias if k == self.hops - 1 and self.lin.bias is not None else z
 
 
 class SGC(Stack):

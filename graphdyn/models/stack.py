@@ -19,10 +19,10 @@ from graphdyn.graph import Features, Propagation
 from graphdyn.kernels import dropout, dropout_values, relu_dropout
 from graphdyn.kernels.door import eager
 from graphdyn.keys import Key
-from graphdyn.models.norms import build_norm
+from graphdyn.models.norms import build_norm, normalise
 from graphdyn.models.options import Options
 from graphdyn.models.parameters import Linear
-from graphdyn.models.propagate import Hop, blend, dense, prefix, source_ids, target_ids
+from graphdyn.models.propagate import Hop, Rows, blend, dense, prefix, source_ids, target_rows
 from graphdyn.sparse import Sparse
 
 
@@ -62,7 +62,8 @@ class Conv(Protocol):
 
     Called with the state (dense; the first layer may get sparse features), one :class:`Hop` a
     block, and the initial state where the trunk has one. Returns the output of every hop, its own
-    output last.
+    output last. A conv of several hops also takes them one at a time: ``step(h, k, hop, h0)``, from
+    the output of hop k - 1 (the conv's input at k = 0) to that of hop k.
     """
 
     hops: int
@@ -100,6 +101,13 @@ class Stack(Module):
       convs, then a linear map.
     * Dropout is keyed by (step, site, layer, node): a node has the same mask in every batch of a
       step.
+    * ``norm="weighted-batch"`` weighs a state's rows by 1 / ``node_prob`` of the block that they are
+      the targets of. Input rows are no block's targets and count alike: that is the first norm of
+      *pre*.
+
+    :meth:`run` is made of the steps :meth:`encode`, :meth:`before`, the conv, :meth:`mix`,
+    :meth:`after` and :meth:`answer`. All but the conv look at rows alone, so that
+    :mod:`graphdyn.layerwise` can take the same steps over a part of the rows at a time.
 
     Subclasses give the conv and declare ``propagation``. Blocks may be one (the full graph, used by
     every layer) or one a hop; targets must be a prefix of sources, so that a skip reads ``h[:D]``.
@@ -128,6 +136,7 @@ class Stack(Module):
         self.options = o = options
         key = Key(o.seed).fold("init")
         self.encoder = None
+        self.initial = encode or o.skip == "initial"  # whether a layer reads h0
         width = num_features
         if encode or o.pre or o.skip == "initial":
             self.encoder = Linear(width, o.hidden, bias=o.bias, key=key.fold("encoder"))
@@ -169,56 +178,82 @@ class Stack(Module):
         """
         return self.run(batch.x, batch, source_ids(batch), hidden=hidden)
 
-    def run(self, x: Features, batch: Batch, ids: Tensor | None, *, hidden: bool) -> Output:
+    def run(
+        self,
+        x: Features,
+        batch: Batch,
+        ids: Tensor | None,
+        *,
+        weight: Tensor | None = None,
+        hidden: bool,
+    ) -> Output:
         """As :meth:`forward`, on other rows.
 
         Args:
             x: (N, F) features of these rows.
             batch: Gives blocks and key.
             ids: (N,) global ids of the rows; ``None`` when they are all nodes in order.
+            weight: (N,) weights of these rows in a weighted batch norm; ``None``: all equal.
             hidden: As in :meth:`forward`.
 
         Returns:
             As :meth:`forward`.
         """
-        pre, key = self.options.pre, batch.key if self.training else None
-        h, h0 = self._encode(x, key, ids)
+        key = batch.key if self.training else None
+        rows = Rows(key, ids, weight)
+        h, h0 = self.encode(x, rows)
         kept: list[Tensor] = []
         read: list[Tensor] = []
         hop = 0
         for layer, conv in enumerate(self._convs()):
             hops = self._hops(batch, hop, conv.hops, key)
             hop += conv.hops
-            source = self._activate(h, layer, key, ids) if pre else h
+            source = self.before(h, layer, rows)
             *inner, z = conv(source, hops, h0)
-            z = self._mix(z, layer, h, source, h0)
+            z = self.mix(z, layer, h, source, h0)
             if hops:
-                ids = target_ids(hops[-1].block)
+                rows = target_rows(hops[-1].block, key)
                 kept += [*inner, z] if hidden else []
-            if pre or self.plain[layer]:
-                h = z
-            else:
-                h = self._add(self._activate(z, layer + 1, key, ids), h)
-            if self.options.dense:
-                read.append(source if pre else h)
+            h = self.after(z, layer, h, rows)
+            if self.options.dense and layer:
+                read.append(source)
             del inner, source, z  # else they would live until the next conv is done
-        if self.head is None:
-            return Output(h, tuple(kept))
-        if pre:
-            h = self._activate(h, len(self.convs), key, ids)
-            read = [*read[1:], h]
-        return Output(self.head(self._jump(read) if self.options.dense else h), tuple(kept))
+        return Output(self.answer([*read, self.before(h, len(self.convs), rows)]), tuple(kept))
 
-    def _encode(self, x: Features, key: Key | None, ids: Tensor | None) -> tuple[Any, Any]:
-        """First state (features, or a projection), and h0 where the options ask for one."""
-        h = drop_features(x, self.options.input_dropout, key, ids)
+    def encode(self, x: Features, rows: Rows) -> tuple[Any, Tensor | None]:
+        """First state (features, or a projection), and h0 where a layer reads it."""
+        h = drop_features(x, self.options.input_dropout, rows.key, rows.ids)
         if self.encoder is None:
             return h, None
         h0 = self.encoder(h)
-        if self.options.pre:
-            return h0, h0
-        h0 = activate(h0, self.options.activation)
-        return drop_states(h0, self.options.dropout, "none", key, 0, ids), h0
+        if not self.options.pre:
+            h0 = activate(h0, self.options.activation)
+            h = drop_states(h0, self.options.dropout, "none", rows.key, 0, rows.ids)
+        else:
+            h = h0
+        return h, h0 if self.initial else None
+
+    def before(self, h: Any, layer: int, rows: Rows) -> Any:
+        """What a layer (or, after the last, the head) reads of a state: ``act(h)`` in order *pre*."""
+        headless = layer == len(self.convs) and self.head is None
+        return self._activate(h, layer, rows) if self.options.pre and not headless else h
+
+    def after(self, z: Tensor, layer: int, h: Features, rows: Rows) -> Tensor:
+        """The next state: ``act(z)``, with the skip from h, in order *post*."""
+        if self.options.pre or self.plain[layer]:
+            return z
+        return self._add(self._activate(z, layer + 1, rows), h)
+
+    def answer(self, read: list[Tensor]) -> Tensor:
+        """Logits from what the head reads: every layer under *dense* skips, else the last alone."""
+        if self.head is None:
+            return read[-1]
+        return self.head(self._jump(read) if self.options.dense else read[-1])
+
+    def norm_of(self, layer: int) -> Module | None:
+        """The norm between conv ``layer - 1`` and what reads it; ``None`` where none stands."""
+        index = layer if self.options.pre else layer - 1
+        return self.norms[index] if 0 <= index < len(self.norms) else None
 
     def _hops(self, batch: Batch, start: int, count: int, key: Key | None) -> list[Hop]:
         return [
@@ -226,13 +261,14 @@ class Stack(Module):
             for k in range(start, start + count)
         ]
 
-    def _activate(self, h: Tensor, layer: int, key: Key | None, ids: Tensor | None) -> Tensor:
+    def _activate(self, h: Tensor, layer: int, rows: Rows) -> Tensor:
         """dropout(sigma(norm(h))), as read by the given layer."""
         o = self.options
-        h = self.norms[layer if o.pre else layer - 1](h)
-        return drop_states(h, o.dropout, o.activation, key, layer, ids)
+        norm = self.norms[layer if o.pre else layer - 1]
+        h = normalise(norm, h, rows.weight, rows.moments)
+        return drop_states(h, o.dropout, o.activation, rows.key, layer, rows.ids)
 
-    def _mix(self, z: Tensor, layer: int, h: Features, source: Features, h0: Any) -> Tensor:
+    def mix(self, z: Tensor, layer: int, h: Features, source: Features, h0: Any) -> Tensor:
         """Add the skip that stands between a conv and what reads it."""
         o = self.options
         if self.plain[layer]:
