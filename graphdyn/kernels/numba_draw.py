@@ -93,10 +93,7 @@ def fill_uniform(dst, indptr, loops, k, replace, bits, out_indptr, edge, scale):
             factor = scale.dtype.type(rest / k)
             word = hash_id(v, bits)
             for j in range(k):
-                if replace:
-                    t = bounded(word, j, rest)
-                else:
-                    t = floyd(word, j, rest, k, chosen)
+                t = bounded(word, j, rest) if replace else floyd(word, j, rest, k, chosen)
                 edge[e] = start + t + (own if t >= at else 0)
                 scale[e] = factor
                 e += 1
