@@ -15,12 +15,14 @@ from graphdyn.kernels.linear import (
     sddmm,
     segment_max,
     spmm,
+    spmm_root,
     sum_dst,
     sum_src,
 )
 
 __all__ = [
     "spmm",
+    "spmm_root",
     "sddmm",
     "gather_src",
     "gather_dst",

@@ -69,6 +69,48 @@ class SpMM(Function):
 
 
 @mapped
+class SpMMRoot(Function):
+    """A x beside the rows of x that are the targets, whose two gradients then meet in one pass."""
+
+    @staticmethod
+    def forward(csc: CSC, values: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor]:
+        return ops(x.device).spmm(csc, values, x, False), x[: csc.num_dst].clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.csc, values, x = inputs
+        ctx.save_for_backward(values, x if ctx.needs_input_grad[1] else None)
+
+    @staticmethod
+    def backward(ctx, grad, root):
+        values, x = ctx.saved_tensors
+        g_values = SDDMM.apply(ctx.csc, grad, x) if ctx.needs_input_grad[1] else None
+        return None, g_values, SpMMPlus.apply(ctx.csc, values, grad, root)
+
+
+@mapped
+class SpMMPlus(Function):
+    """A^T x, with ``root`` added to its first rows: the transpose of :class:`SpMMRoot`."""
+
+    @staticmethod
+    def forward(csc: CSC, values: Tensor | None, x: Tensor, root: Tensor) -> Tensor:
+        out = ops(x.device).spmm(csc, values, x, True)
+        out[: root.shape[0]] += root
+        return out
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.csc, values, x, _ = inputs
+        ctx.save_for_backward(values, x if ctx.needs_input_grad[1] else None)
+
+    @staticmethod
+    def backward(ctx, grad):
+        values, x = ctx.saved_tensors
+        g_values = SDDMM.apply(ctx.csc, x, grad) if ctx.needs_input_grad[1] else None
+        return None, g_values, *SpMMRoot.apply(ctx.csc, values, grad)
+
+
+@mapped
 class SDDMM(Function):
     """<dst[v], src[u]> per edge."""
 

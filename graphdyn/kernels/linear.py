@@ -34,6 +34,31 @@ def spmm(matrix: Sparse, x: Tensor) -> Tensor:
 
 
 @eager
+def spmm_root(matrix: Sparse, x: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`spmm` and the rows of x that are the targets, for layers that read both.
+
+    As two operations, the gradient of the second would be padded with zeros to the size of x.
+
+    Args:
+        matrix: (D, S), targets a prefix of the sources; values ``None`` or (E,).
+        x: (S, F).
+
+    Returns:
+        (D, F) ``A x`` and (D, F) ``x[:D]``.
+
+    Raises:
+        InputError: If the shapes do not fit.
+    """
+    csc, values = matrix.csc, matrix.values
+    dtype, (x, values) = same_type("spmm_root", x, values)
+    expect("spmm_root", "x", x, (csc.num_src, None))
+    if values is not None:
+        expect("spmm_root", "values", values, (csc.num_edges,))
+    out, root = autograd.SpMMRoot.apply(csc, values, x)
+    return out.to(dtype), root.to(dtype)
+
+
+@eager
 def sddmm(csc: CSC, dst: Tensor, src: Tensor) -> Tensor:
     """Inner products along the edges: ``out[e] = <dst[v], src[u]>``.
 

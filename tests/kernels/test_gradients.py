@@ -22,6 +22,16 @@ def shapes(csc: CSC) -> dict:
             lambda v, x: cases.dense_spmm(csc, v, x),
             [(e,), (s, F)],
         ),
+        "spmm_root": (
+            lambda v, x: torch.cat(kernels.spmm_root(Sparse(csc, v), x)),
+            lambda v, x: torch.cat([cases.dense_spmm(csc, v, x), x[:d]]),
+            [(e,), (s, F)],
+        ),
+        "spmm_root ones": (
+            lambda x: torch.cat(kernels.spmm_root(Sparse(csc), x)),
+            lambda x: torch.cat([cases.dense_spmm(csc, None, x), x[:d]]),
+            [(s, F)],
+        ),
         "spmm ones": (
             lambda x: kernels.spmm(Sparse(csc), x),
             lambda x: cases.dense_spmm(csc, None, x),
