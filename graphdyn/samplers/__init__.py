@@ -82,7 +82,11 @@ def _number(option: str, kind: str, to: type, value: Any) -> Any:
     if value is None and "None" in kind:
         return None
     try:
-        if isinstance(value, bool) or (to is int and float(value) != int(float(value))):
+        if (
+            value is None
+            or isinstance(value, bool)
+            or (to is int and float(value) != int(float(value)))
+        ):
             raise ValueError
         return to(value)
     except (TypeError, ValueError, OverflowError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from graphdyn.errors import InputError
@@ -53,6 +54,19 @@ class NeighborPlans(LayeredPlans):
         k, replace = self.fanouts[hop], self.sampler.replace
         draw = draw_uniform(csc, loops, dst, k, key.bits, replace=replace)
         return apply_rule(self.sampler.estimator, draw, self.structure, dst)
+
+    def edge_probability(self, hop: int) -> Tensor:
+        """See :meth:`LayeredPlans.edge_probability`."""
+        csc, k = self.structure.csc, self.fanouts[hop]
+        if k < 0:
+            return torch.ones(csc.num_edges, device=csc.device)
+        loop = csc.indices == csc.dst
+        own = torch.bincount(csc.dst[loop], minlength=csc.num_dst)
+        rest = (csc.degree - own).clamp(min=1).double()
+        prob = (k / rest).clamp(max=1.0)
+        if self.sampler.replace:
+            prob = 1 - (1 - 1 / rest) ** k
+        return torch.where(loop, 1.0, prob.float()[csc.dst])
 
 
 def expand_fanouts(fanouts: tuple[int, ...], num_hops: int) -> tuple[int, ...]:

@@ -68,6 +68,10 @@ class Plans(ABC):
     def plan(self, key: Key) -> Plan:
         """The plan of step ``key.step`` (counted over the run) of epoch ``key.epoch``."""
 
+    def target_probability(self) -> list[Tensor] | None:
+        """In closed form: (N,) a block, how likely each node is one of its targets; ``None``: not known."""
+        return None
+
     def keys(self, key: Key, epochs: range, first: int | None = None) -> Iterator[Key]:
         """The keys of whole epochs, one a step.
 
@@ -89,8 +93,9 @@ class LayeredPlans(Plans):
     """Plans of samplers that draw edges layer by layer, from the seeds down.
 
     Draws of different layers are independent unless ``reuse``: one draw for all layers, so that a
-    node met in two layers has the same neighbours in both (correlated: from two layers on the
-    estimate of even a linear network is biased).
+    node met in two layers has the same neighbours in both. Then even a linear network is estimated with
+    bias: from three layers on, where a walk may come back to the node; from two on, where targets share
+    their draws.
 
     Args:
         structure: What is drawn from.
@@ -119,6 +124,10 @@ class LayeredPlans(Plans):
             hop: Distance from the seeds: 0 is the last layer.
             key: Of this step and layer.
         """
+
+    def edge_probability(self, hop: int) -> Tensor | None:
+        """(E,) how likely :meth:`draw` takes each edge, given its target; ``None``: not known."""
+        return None
 
     def plan(self, key: Key) -> Plan:
         """See :meth:`Plans.plan`."""
