@@ -9,19 +9,27 @@ from dataclasses import fields
 from typing import Any
 
 from graphdyn.errors import InputError, unknown
+from graphdyn.samplers.desraj import LayerwiseDesRaj
+from graphdyn.samplers.fastgcn import FastGCN
 from graphdyn.samplers.full import Full
+from graphdyn.samplers.ladies import Ladies
 from graphdyn.samplers.layered import LayeredSampler
 from graphdyn.samplers.neighbor import Neighbor
 from graphdyn.samplers.persistent import Persistent
+from graphdyn.samplers.pladies import Pladies
 from graphdyn.samplers.poisson import Poisson
 from graphdyn.samplers.sampler import Plans, Sampler
 from graphdyn.samplers.seeds import SeedPolicy, Seeds, Shuffle, Uniform
 
 __all__ = [
+    "FastGCN",
     "Full",
+    "Ladies",
     "LayeredSampler",
+    "LayerwiseDesRaj",
     "Neighbor",
     "Persistent",
+    "Pladies",
     "Plans",
     "Poisson",
     "Sampler",
@@ -35,6 +43,10 @@ __all__ = [
 SAMPLERS: dict[str, type[Sampler]] = {
     "full": Full,
     "neighbor": Neighbor,
+    "fastgcn": FastGCN,
+    "ladies": Ladies,
+    "pladies": Pladies,
+    "layerwise-desraj": LayerwiseDesRaj,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from graphdyn.samplers.policies import bind_seeds
 from graphdyn.samplers.sampler import LayeredPlans, Sampler
 from graphdyn.samplers.seeds import SeedDraw
 from graphdyn.samplers.structure import Structure
-from graphdyn.samplers.weight import check_rule
+from graphdyn.samplers.weight import RULES, check_rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class LayeredSampler(Sampler):
         reuse: One draw for all layers, see :class:`graphdyn.samplers.sampler.LayeredPlans`.
         inductive: Edges between training nodes alone.
     """
+
+    estimators: ClassVar[tuple[str, ...]] = RULES
 
     batch_size: int = 1024
     seeds: str = "shuffle"
@@ -48,7 +51,7 @@ class LayeredSampler(Sampler):
         key: Key = Key(0),
     ) -> LayeredPlans:
         """See :meth:`graphdyn.samplers.sampler.Sampler.prepare`."""
-        check_rule(self.estimator)
+        check_rule(self.estimator, self.estimators)
         seeds = bind_seeds(self, graph, nodes)
         structure = Structure.of(graph, propagation, inductive=self.inductive)
         return self.bind(structure, seeds, num_hops, key)

@@ -47,9 +47,23 @@ def apply_rule(rule: str, draw: Draw, structure: Structure, dst: Tensor) -> Draw
     prob = draw.scale.reciprocal() if draw.prob is None else draw.prob
     if rule == "unit":
         return draw._replace(scale=None, prob=prob)
+    return draw_with_rows(draw, structure, structure.row_sum[dst])._replace(prob=prob)
+
+
+def draw_with_rows(draw: Draw, structure: Structure, total: Tensor) -> Draw:
+    """The draw with scales such that the rows of ``s a`` add up to given numbers.
+
+    Args:
+        draw: With the scales of the design.
+        structure: What was drawn from.
+        total: (D,) float64. Rows whose drawn values add up to 0, empty ones among them, stay.
+
+    Returns:
+        The draw with new scales.
+    """
+    assert draw.scale is not None
     row = torch.repeat_interleave(draw.indptr.diff())
     mass = structure.values[draw.edge.long()].double() * draw.scale.double()
-    sampled = torch.zeros(dst.numel(), dtype=torch.float64, device=dst.device)
-    sampled.index_add_(0, row, mass)
-    factor = torch.where(sampled != 0, structure.row_sum[dst] / sampled, 1.0)
-    return draw._replace(scale=(draw.scale * factor[row]).float(), prob=prob)
+    sampled = torch.zeros_like(total).index_add_(0, row, mass)
+    factor = torch.where(sampled != 0, total / sampled, 1.0)
+    return draw._replace(scale=(draw.scale * factor[row]).float())
