@@ -92,16 +92,16 @@ class Plans(ABC):
 class LayeredPlans(Plans):
     """Plans of samplers that draw edges layer by layer, from the seeds down.
 
-    Draws of different layers are independent unless ``reuse``: one draw for all layers, so that a
-    node met in two layers has the same neighbours in both. Then even a linear network is estimated with
-    bias: from three layers on, where a walk may come back to the node; from two on, where targets share
-    their draws.
+    Draws of different layers are independent unless ``reuse``: every node is drawn for once, at the
+    hop that first meets it, and has the same neighbours in all layers. Then even a linear network is
+    estimated with bias: from three layers on, where a walk may come back to the node; from two on,
+    where targets share their draws.
 
     Args:
         structure: What is drawn from.
         seeds: Bound seed policy.
         num_hops: Blocks a plan must bring. A model without messages (0) gets one block without edges.
-        reuse: One draw for all layers.
+        reuse: One draw a node for all layers.
     """
 
     def __init__(
@@ -134,18 +134,44 @@ class LayeredPlans(Plans):
         seeds = self.seeds.draw(key)
         blocks: list[Block] = []
         dst = seeds.node_id
+        draw = no_edges(dst[:0])
         for hop in range(self.num_hops):
-            draw = self.draw(dst, hop, key.fold("layer", 0 if self.reuse else hop))
+            if self.reuse:
+                draw = self._draw_new(draw, dst, hop, key.fold("layer", 0))
+            else:
+                draw = self.draw(dst, hop, key.fold("layer", hop))
             blocks.insert(0, assemble(self.structure, dst, draw))
             dst = blocks[0].node_id
             assert dst is not None
         return make_plan(blocks or [assemble(self.structure, dst, no_edges(dst))], seeds, key)
+
+    def _draw_new(self, old: Draw, dst: Tensor, hop: int, key: Key) -> Draw:
+        """The old draw, and that of the targets which it does not have."""
+        new = dst[old.indptr.numel() - 1 :]
+        if not new.numel():
+            return old
+        draw = self.draw(new, hop, key)
+        return join(old, draw) if hop else draw
 
 
 def no_edges(dst: Tensor) -> Draw:
     """The draw of a layer that nobody sends to."""
     empty = torch.zeros(0, dtype=torch.int32, device=dst.device)
     return Draw(torch.zeros(dst.numel() + 1, dtype=torch.int64, device=dst.device), empty)
+
+
+def join(first: Draw, second: Draw) -> Draw:
+    """The draws of different targets as one, those of the first in front."""
+    both = (first, second)
+    ones = [torch.ones(d.edge.numel(), device=d.edge.device) for d in both]
+    scales = [one if d.scale is None else d.scale for d, one in zip(both, ones)]
+    probs = [s.reciprocal() if d.prob is None else d.prob for d, s in zip(both, scales)]
+    return Draw(
+        torch.cat([first.indptr, second.indptr[1:] + first.indptr[-1]]),
+        torch.cat([first.edge, second.edge.to(first.edge.dtype)]),
+        None if all(d.scale is None for d in both) else torch.cat(scales),
+        None if all(d.prob is None for d in both) else torch.cat(probs),
+    )
 
 
 def make_plan(blocks: list[Block], seeds: Seeds, key: Key) -> Plan:
