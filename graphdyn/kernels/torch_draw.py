@@ -21,7 +21,7 @@ def bounded(word: Tensor, draw: int, bound: Tensor) -> Tensor:
         z = torch.where(again, mix_torch(z + signed(GOLDEN)), z)
         product = ((z >> 32) & LOW) * bound
         again = (product & LOW) < threshold
-    return product >> 32
+    return (product >> 32) & LOW
 
 
 def draw_uniform(
