@@ -6,6 +6,12 @@ DATASET ?= csbm
 SEEDS ?= 5
 DEMO = runs/demo-$(DATASET)
 
+# Graphs that `bench` exports, and interpreters of peers in environments of their own (benchmarks/peers/README.md).
+BENCH ?= runs/bench
+GRAPHBOLT_PYTHON ?=
+PYG_PYTHON ?=
+PYG = $(if $(PYG_PYTHON),--pyg-python $(PYG_PYTHON))
+
 # One thread: on graphs of this size a second one only waits, and on a busy machine it waits long.
 # Bags of words are normalised by row, as Kipf & Welling do; Gaussian features are not.
 FEATURES = $(if $(filter csbm,$(DATASET)),raw,row)
@@ -40,9 +46,11 @@ format: $(VENV)/installed  ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/installed  ## speed against peers, side by side; JSON in benchmarks/results
+bench: $(VENV)/installed  ## speed against peers, side by side; JSON in benchmarks/results (peers: benchmarks/peers/README.md)
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/epoch.py
+	$(BIN)/python benchmarks/sampling.py --folder $(BENCH) $(if $(GRAPHBOLT_PYTHON),--graphbolt-python $(GRAPHBOLT_PYTHON)) $(PYG)
+	$(BIN)/python benchmarks/epoch_sampled.py --folder $(BENCH) $(PYG)
 
 clean:  ## remove the environment and caches, not the runs
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

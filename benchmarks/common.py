@@ -58,9 +58,9 @@ def median(values: list[float]) -> float:
     return statistics.median(values)
 
 
-def save(name: str, results: dict) -> Path:
+def save(name: str, results: dict, folder: Path = RESULTS) -> Path:
     """Keep results beside the machine they were measured on."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), "results": results}, indent=2) + "\n")
     return path
