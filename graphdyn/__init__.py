@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from graphdyn.data import load, row_normalize
     from graphdyn.errors import GraphdynError, InputError
     from graphdyn.evaluation import evaluate, predict
+    from graphdyn.fit import check_fit
     from graphdyn.graph import Graph, Propagation, Split
     from graphdyn.keys import Key
     from graphdyn.loader import Loader
@@ -61,6 +62,7 @@ _HOME = {
         "build",
         "label_propagation",
     ),
+    "fit": ("check_fit",),
     "loss": ("node_loss",),
     "evaluation": ("evaluate", "predict"),
     "optim": ("build_optimizer", "build_schedule"),
@@ -98,6 +100,7 @@ __all__ = [
     "SGC",
     "build",
     "label_propagation",
+    "check_fit",
     "node_loss",
     "evaluate",
     "predict",

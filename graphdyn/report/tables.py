@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from graphdyn.config import EXECUTION_ONLY
 from graphdyn.errors import RecordError
 
 
@@ -44,7 +45,7 @@ def percent(part: dict[str, Any] | None) -> str:
 
 def labels(configs: Sequence[dict[str, Any]]) -> list[str]:
     """A name for each run: model and data set, then every field in which the runs differ."""
-    shown = {"dataset", "model", "id", "out", "data_root", "checkpoint_seconds"}
+    shown = EXECUTION_ONLY | {"dataset", "model", "id"}
     differing = [
         name
         for name in configs[0]

@@ -1,0 +1,332 @@
+"""One seed of a run: model, sampler, optimiser, schedule, and how far they have come."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphdyn.batch import Batch, full_batch
+from graphdyn.checkpoint import below, pack_optimizer, prefixed, unpack_optimizer
+from graphdyn.config import Config
+from graphdyn.errors import GraphdynError, InputError, Interrupted
+from graphdyn.evaluation import Scores, evaluate
+from graphdyn.fit import check_fit
+from graphdyn.graph import Graph
+from graphdyn.keys import Key
+from graphdyn.loader import SECONDS, Loader
+from graphdyn.machine import Stop
+from graphdyn.models import APPNP, Stack, build
+from graphdyn.optim import advance, build_optimizer, build_schedule
+from graphdyn.progress import Progress
+from graphdyn.record import Clock, Record
+from graphdyn.samplers import Plans, Sampler
+from graphdyn.samplers import build as build_sampler
+from graphdyn.samplers.inclusion import with_node_prob
+from graphdyn.step import Step, train
+
+LEDGER = ("precompute", *SECONDS, "compute", "instruments", "evaluate", "total")
+
+
+@dataclass
+class Selection:
+    """The epoch that is reported: the first with the best validation value."""
+
+    epoch: int = -1
+    value: float = -math.inf
+    metric: dict[str, float] = field(default_factory=dict)
+    waited: int = 0
+
+    def offer(self, epoch: int, value: float, scores: Scores) -> bool:
+        """Take the epoch if it is strictly better; say whether it was."""
+        if not value > self.value:
+            self.waited += 1
+            return False
+        self.epoch, self.value, self.metric, self.waited = epoch, value, dict(scores.metric), 0
+        return True
+
+
+@dataclass
+class SeedState:
+    """How far a seed has come, in plain values that a checkpoint can hold.
+
+    Attributes:
+        seed: Its number.
+        epoch: Whole epochs done.
+        step: Steps done.
+        edges: Edges touched.
+        nodes: Rows of features read.
+        loss: Sum of the losses of the epoch's steps so far.
+        seconds: By row of the ledger.
+        selection: The best epoch so far.
+    """
+
+    seed: int
+    epoch: int = 0
+    step: int = 0
+    edges: int = 0
+    nodes: int = 0
+    loss: float = 0.0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0.0))
+    selection: Selection = field(default_factory=Selection)
+
+    @property
+    def clock(self) -> Clock:
+        """When a number measured now is measured."""
+        seconds = self.seconds["compute"] + self.seconds["wait"]
+        return Clock(self.seed, self.step, self.epoch, seconds, self.edges)
+
+
+class Seed:
+    """One seed of a configuration.
+
+    Args:
+        config: Of the run.
+        graph: Under the split of this seed, on the device of the run.
+        seed: Its number.
+    """
+
+    def __init__(self, config: Config, graph: Graph, seed: int) -> None:
+        start = time.perf_counter()
+        self.config, self.graph = config, graph
+        self.model = _build(config, graph, seed)
+        if self.model.num_hops and not graph.num_edges:
+            raise InputError(
+                f"{config.dataset} has no edges, so {config.model} has no messages to pass; use mlp."
+            )
+        self.model.to(graph.device)
+        self.sampler = _build_sampler(config, graph)
+        check_fit(self.sampler, self.model)
+        self.optimizer = build_optimizer(
+            self.model,
+            config.optimizer,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            weight_decay_for=config.weight_decay_for,
+            **config.optimizer_options,
+        )
+        self.schedule = build_schedule(self.optimizer, config.schedule, **config.schedule_options)
+        self.full = full_batch(graph, self.model.propagation, key=Key(seed))
+        self.plans = self._prepare(Key(seed))
+        self.at = SeedState(seed)
+        self.at.seconds["precompute"] = self.at.seconds["total"] = time.perf_counter() - start
+        self.best: dict[str, Tensor] = {}
+        self.losses: list[tuple[Clock, Tensor]] = []
+
+    def _prepare(self, key: Key) -> Plans:
+        graph, hops = self.graph, self.model.num_hops
+        plans = self.sampler.prepare(graph, self.model.propagation, hops, key=key)
+        if self.config.norm != "weighted-batch" or plans.ready:
+            return plans
+        return with_node_prob(plans, graph.num_nodes, key=key.fold("node_prob"))
+
+    @property
+    def num_steps(self) -> int:
+        """Most steps of a seed."""
+        return self.config.epochs * self.plans.num_batches
+
+    def train(
+        self, record: Record, results: list[dict[str, Any]], stop: Stop, bar: Progress
+    ) -> dict[str, Any]:
+        """To the last epoch, or until patience runs out; returns the seed's result."""
+        config, at = self.config, self.at
+        saved, self.began = time.monotonic(), time.perf_counter() - at.seconds["total"]
+        with Loader(
+            self.plans,
+            self.graph,
+            key=Key(at.seed),
+            epochs=range(config.epochs),
+            first=at.step,
+            workers=config.workers,
+            prefetch=config.prefetch,
+        ) as loader:
+            steps = self.steps(loader)
+            while not self.finished:
+                self.step(next(steps))
+                if at.step % self.plans.num_batches == 0:
+                    self.end_epoch(record)
+                bar.update(len(results) * self.num_steps + at.step, self.note)
+                late = time.monotonic() - saved >= config.checkpoint_seconds
+                if stop.requested or (late and not self.finished):
+                    record.save(*self.checkpoint(record, results))
+                    saved = time.monotonic()
+                if stop.requested:
+                    raise Interrupted(
+                        f"stopped at seed {at.seed}, epoch {at.epoch}, step {at.step}; the same "
+                        "command goes on from there."
+                    )
+        record.save_weights(at.seed, self.best)
+        return self.result()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the seed has no epoch left, or no patience."""
+        patience = self.config.patience
+        out_of_patience = patience is not None and self.at.selection.waited >= patience
+        return self.at.epoch >= self.config.epochs or out_of_patience
+
+    @property
+    def note(self) -> str:
+        """One line for the progress bar."""
+        best = self.at.selection
+        shown = f"valid {100 * best.metric['valid']:.2f}" if "valid" in best.metric else ""
+        return f"seed {self.at.seed}  best epoch {best.epoch}  {shown}"
+
+    def steps(self, loader: Loader) -> Iterator[Step]:
+        """The training loop from where the seed stands; what waits and samples is the loader's time."""
+        before = {name: self.at.seconds[name] for name in SECONDS}
+        config = self.config
+        for step in train(
+            self.model,
+            loader,
+            self.optimizer,
+            precision=config.precision,
+            hidden=False,
+            first=self.at.step,
+        ):
+            for name, value in loader.seconds.items():
+                self.at.seconds[name] = before[name] + value
+            yield step
+
+    def step(self, step: Step) -> None:
+        """Account for a step that just happened."""
+        at = self.at
+        at.step = step.index + 1
+        at.epoch = at.step // self.plans.num_batches
+        at.seconds["compute"] += step.seconds
+        at.edges += edges_touched(step.batch, self.model.num_hops)
+        at.nodes += step.batch.x.shape[0]
+        self.losses.append((at.clock, step.loss))
+
+    def end_epoch(self, record: Record) -> None:
+        """Record the epoch, evaluate when it is due, and step the schedule."""
+        at = self.at
+        self.flush(record)
+        record.add(at.clock, "lr", "all", self.optimizer.param_groups[0]["lr"])
+        due = at.epoch % self.config.evaluate_every == 0 or at.epoch == self.config.epochs
+        mean = at.loss / self.plans.num_batches
+        advance(self.schedule, self.evaluate(record) if due else mean)
+        at.loss = 0.0
+
+    def flush(self, record: Record) -> None:
+        """Record the losses of the steps since the last time; one wait for the device serves all."""
+        if not self.losses:
+            return
+        start = time.perf_counter()
+        values = torch.stack([loss for _, loss in self.losses]).tolist()
+        self.at.seconds["compute"] += time.perf_counter() - start
+        for (clock, _), loss in zip(self.losses, values):
+            if not math.isfinite(loss):
+                epoch = -(-clock.step // self.plans.num_batches)
+                raise GraphdynError(
+                    f"the training loss became {loss} at seed {clock.seed}, epoch {epoch}; lower --lr."
+                )
+            record.add(clock, "loss", "step", loss)
+            self.at.loss += loss
+        self.losses.clear()
+
+    def evaluate(self, record: Record) -> float:
+        """Score the current weights, keep them if they are the best; returns the validation loss."""
+        start = time.perf_counter()
+        scores = evaluate(self.model, self.graph, self.full)
+        self.at.seconds["evaluate"] += time.perf_counter() - start
+        for part in scores.metric:
+            record.add(self.at.clock, self.graph.metric, part, scores.metric[part])
+            record.add(self.at.clock, "loss", part, scores.loss[part])
+        guide = "valid" if "valid" in scores.metric else "train"
+        by_loss = self.config.select == "loss"
+        value = -scores.loss[guide] if by_loss else scores.metric[guide]
+        if self.at.selection.offer(self.at.epoch, value, scores):
+            self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        return scores.loss[guide]
+
+    def result(self) -> dict[str, Any]:
+        """What the summary needs of this seed."""
+        at = self.at
+        assert self.graph.split is not None
+        at.seconds["total"] = time.perf_counter() - self.began
+        return {
+            "seed": at.seed,
+            "split": self.graph.split.id,
+            "metric": at.selection.metric,
+            "best_epoch": at.selection.epoch,
+            "epochs": at.epoch,
+            "steps": at.step,
+            "edges": at.edges,
+            "nodes": at.nodes,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "seconds": at.seconds,
+        }
+
+    def checkpoint(
+        self, record: Record, results: list[dict[str, Any]]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything a later process needs to go on."""
+        self.flush(record)
+        self.at.seconds["total"] = time.perf_counter() - self.began
+        tensors, plain = pack_optimizer(self.optimizer)
+        packed = prefixed("optimizer", tensors)
+        packed |= prefixed("model", self.model.state_dict()) | prefixed("best", self.best)
+        schedule = self.schedule.state_dict() if self.schedule else None
+        seed = {"at": asdict(self.at), "optimizer": plain, "schedule": schedule}
+        return packed, {"results": results, "seed": seed}
+
+    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        at = dict(state["at"])
+        self.at = SeedState(**{**at, "selection": Selection(**at["selection"])})
+        self.model.load_state_dict(below("model", tensors))
+        self.best = {k: v.to(self.graph.device) for k, v in below("best", tensors).items()}
+        unpack_optimizer(self.optimizer, below("optimizer", tensors), state["optimizer"])
+        if self.schedule:
+            self.schedule.load_state_dict(state["schedule"])
+
+
+def edges_touched(batch: Batch, num_hops: int) -> int:
+    """Edges that a model's hops read, each as often as it is read."""
+    return sum(batch.block(hop).adjacency.csc.num_edges for hop in range(num_hops))
+
+
+_MODEL_FIELDS = (
+    "hidden",
+    "layers",
+    "norm",
+    "skip",
+    "order",
+    "activation",
+    "head",
+    "dropout",
+    "input_dropout",
+    "edge_dropout",
+)
+
+
+def _build(config: Config, graph: Graph, seed: int) -> Stack | APPNP:
+    options = {name: getattr(config, name) for name in _MODEL_FIELDS}
+    options = {name: value for name, value in options.items() if value is not None}
+    twice = sorted((options.keys() | {"seed"}) & config.model_options.keys())
+    if twice:
+        raise InputError(f"model_options names {', '.join(twice)}, which has a flag of its own.")
+    options |= config.model_options
+    return build(config.model, graph.num_features, graph.num_classes, seed=seed, **options)
+
+
+def _build_sampler(config: Config, graph: Graph) -> Sampler:
+    given = {"batch_size": config.batch_size, "fanouts": config.fanouts}
+    given = {name: value for name, value in given.items() if value is not None}
+    twice = sorted(given.keys() & config.sampler_options.keys())
+    if twice:
+        raise InputError(f"sampler_options names {', '.join(twice)}, which has a flag of its own.")
+    options = {**config.sampler_options, **given}
+    sampler = build_sampler(config.sampler, **options)
+    # A sampler's own batch size is meant for large graphs; only one that was asked for is an error.
+    assert graph.split is not None
+    size, most = getattr(sampler, "batch_size", None), graph.split.train.numel()
+    if "batch_size" not in options and size is not None and size > most:
+        sampler = replace(sampler, batch_size=most)  # pyright: ignore
+    return sampler
