@@ -58,7 +58,8 @@ class Poisson(SeedPolicy):
         if not 0 <= self.floor <= 1:
             raise InputError(f"floor is {self.floor}; it must lie in 0..1.")
         scores = self._scores(pool, signals)
-        prob = inclusion(_checked(scores, pool, self.floor), self.batch_size)
+        _check_scores(scores, pool, self.batch_size, self.floor)
+        prob = inclusion(scores, self.batch_size)
         prob = (1 - self.floor) * prob + self.floor * self.batch_size / pool.numel()
         _check_reach(prob, pool)
         return _Poisson(pool, prob, steps_to_cover(pool, self.batch_size))
@@ -112,7 +113,7 @@ def inclusion(scores: Tensor, total: float) -> Tensor:
     return out
 
 
-def _checked(scores: Tensor, pool: Tensor, floor: float) -> Tensor:
+def _check_scores(scores: Tensor, pool: Tensor, total: int, floor: float) -> None:
     if scores.shape != pool.shape:
         raise InputError(f"scores have shape {tuple(scores.shape)}; expected ({pool.numel()},).")
     bad = ~torch.isfinite(scores) | (scores < 0 if floor else scores <= 0)
@@ -122,7 +123,10 @@ def _checked(scores: Tensor, pool: Tensor, floor: float) -> Tensor:
             f"the score of node {int(pool[i])} is {float(scores[i])}; scores must be finite and "
             "positive, since a node that is never drawn biases the loss (a floor allows zeros)."
         )
-    return scores
+    if int((scores > 0).sum()) < total:
+        raise InputError(
+            f"fewer than {total} scores are positive; give more of them, or a smaller batch_size."
+        )
 
 
 def _check_reach(prob: Tensor, pool: Tensor) -> None:
