@@ -136,6 +136,9 @@ def report(case: str, rows: dict[str, dict], goals: dict) -> None:
         line += f" {rate / 1e6:8.2f} M edges/s {1e3 * seconds:9.2f} ms a batch"
         if base and name in goals:
             row["ratio"] = base / rate
+            row["cpu_ratio"] = (
+                rows["graphdyn"]["edges_per_cpu_second"] / row["edges_per_cpu_second"]
+            )
             goal = f" (at least {goals[name]:g})" if goals[name] else ""
             line += f" {base / rate:8.2f} x{goal}"
         print(line, flush=True)

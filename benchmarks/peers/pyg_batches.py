@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import protocol
 import torch
-import torch_sparse  # noqa: F401  (registers the operator)
 
 
 def hops(num_seeds: int, num_hops: int, row: np.ndarray, col: np.ndarray):
@@ -27,6 +26,8 @@ def hops(num_seeds: int, num_hops: int, row: np.ndarray, col: np.ndarray):
 
 
 def main():
+    import torch_sparse  # noqa: F401  (registers the operator)
+
     parser = protocol.parser(__doc__)
     parser.add_argument("out", type=Path)
     parser.set_defaults(batches=0)
