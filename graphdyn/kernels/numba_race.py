@@ -31,9 +31,9 @@ def log(r):
 
 
 @numba.njit(inline="always")
-def arrival(units, number, bits):
-    r = np.float64(np.int64(hash_id(number, bits) >> _S11) + 1) * 2.0**-53
-    return -log(r) / np.float64(units)
+def chance(number, bits):
+    """53 random bits in (0, 1] that belong to a number."""
+    return np.float64(np.int64(hash_id(number, bits) >> _S11) + 1) * 2.0**-53
 
 
 @numba.njit(inline="always")
@@ -47,4 +47,4 @@ def des_raj(remaining, units, place, candidates, size):
 @jit()
 def race(units, ids, bits, out):
     for i in range(units.size):
-        out[i] = arrival(units[i], ids[i], bits) if units[i] > 0 else np.inf
+        out[i] = -log(chance(ids[i], bits)) / np.float64(units[i]) if units[i] > 0 else np.inf

@@ -12,6 +12,7 @@ from graphdyn.errors import InputError, unknown
 from graphdyn.samplers.desraj import LayerwiseDesRaj
 from graphdyn.samplers.fastgcn import FastGCN
 from graphdyn.samplers.full import Full
+from graphdyn.samplers.ibmb import Ibmb
 from graphdyn.samplers.ladies import Ladies
 from graphdyn.samplers.layered import LayeredSampler
 from graphdyn.samplers.neighbor import Neighbor
@@ -20,10 +21,13 @@ from graphdyn.samplers.pladies import Pladies
 from graphdyn.samplers.poisson import Poisson
 from graphdyn.samplers.sampler import Plans, Sampler
 from graphdyn.samplers.seeds import SeedPolicy, Seeds, Shuffle, Uniform
+from graphdyn.samplers.shadow import Shadow
+from graphdyn.samplers.weighted import WeightedNeighbor
 
 __all__ = [
     "FastGCN",
     "Full",
+    "Ibmb",
     "Ladies",
     "LayeredSampler",
     "LayerwiseDesRaj",
@@ -35,18 +39,23 @@ __all__ = [
     "Sampler",
     "SeedPolicy",
     "Seeds",
+    "Shadow",
     "Shuffle",
     "Uniform",
+    "WeightedNeighbor",
     "build",
 ]
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "full": Full,
     "neighbor": Neighbor,
+    "neighbor-weighted": WeightedNeighbor,
     "fastgcn": FastGCN,
     "ladies": Ladies,
     "pladies": Pladies,
     "layerwise-desraj": LayerwiseDesRaj,
+    "shadow": Shadow,
+    "ibmb": Ibmb,
 }
 
 

@@ -53,8 +53,12 @@ class LayeredSampler(Sampler):
         """See :meth:`graphdyn.samplers.sampler.Sampler.prepare`."""
         check_rule(self.estimator, self.estimators)
         seeds = bind_seeds(self, graph, nodes)
-        structure = Structure.of(graph, propagation, inductive=self.inductive)
+        structure = self.structure(graph, propagation)
         return self.bind(structure, seeds, num_hops, key)
+
+    def structure(self, graph: Graph, propagation: Propagation) -> Structure:
+        """What is drawn from."""
+        return Structure.of(graph, propagation, inductive=self.inductive)
 
     @abstractmethod
     def bind(self, structure: Structure, seeds: SeedDraw, num_hops: int, key: Key) -> LayeredPlans:
