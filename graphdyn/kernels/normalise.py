@@ -1,7 +1,6 @@
-"""Batch norm, ReLU and keyed dropout in one: three passes over memory forward, five backward.
+"""Batch norm, with ReLU and keyed dropout in the same passes over memory; rows may have weights.
 
-As separate operations they take nine and eleven. Statistics may weigh the rows. Shapes: N rows, F
-features.
+Shapes: N rows, F features.
 """
 
 # The methods of the function are torch's protocol; the class says what they compute.
@@ -25,7 +24,7 @@ from graphdyn.kernels.threads import even_cuts, run
 
 
 class Normalised(NamedTuple):
-    """What :func:`norm_relu_dropout` returns.
+    """What :func:`batch_norm` returns.
 
     Attributes:
         out: (N, F).
@@ -44,18 +43,21 @@ def fusible(x: Tensor) -> bool:
 
 
 @eager
-def norm_relu_dropout(
+def batch_norm(
     x: Tensor,
     gamma: Tensor,
     beta: Tensor,
     *,
     weight: Tensor | None = None,
     eps: float = 1e-5,
+    relu: bool = False,
     p: float = 0.0,
     bits: int = 0,
     ids: Tensor | None = None,
 ) -> Normalised:
     """``dropout(relu(gamma * (x - mean) / sqrt(var + eps) + beta))``, statistics over the rows.
+
+    With p = ``weight``, per feature: ``mean = sum_v p_v x_v``, ``var = sum_v p_v (x_v - mean)^2``.
 
     Args:
         x: (N, F) for which :func:`fusible` holds.
@@ -63,6 +65,7 @@ def norm_relu_dropout(
         beta: (F,).
         weight: (N,) weights of the rows that sum to 1; ``None``: 1 / N each. Constants.
         eps: Added to the variance.
+        relu: Follow with a ReLU, and then with dropout; without it nothing follows.
         p: Probability of 0, as in :func:`graphdyn.kernels.dropout`, likewise ``bits`` and ``ids``.
         bits: See ``p``.
         ids: See ``p``.
@@ -70,14 +73,13 @@ def norm_relu_dropout(
     Returns:
         The result, and the statistics for who keeps them. Gradients of every order in x, gamma, beta.
     """
-    return Normalised(
-        *NormReluDropout.apply(x.contiguous(), gamma, beta, weight, eps, threshold_of(p), bits, ids)
-    )
+    draw = (threshold_of(p), bits, ids) if relu else (0, 0, None)
+    return Normalised(*BatchNorm.apply(x.contiguous(), gamma, beta, weight, eps, relu, *draw))
 
 
 @mapped
-class NormReluDropout(Function):
-    """See :func:`norm_relu_dropout`; the output itself tells the backward what passed."""
+class BatchNorm(Function):
+    """See :func:`batch_norm`; the output itself tells the backward what passed."""
 
     @staticmethod
     def forward(
@@ -86,22 +88,23 @@ class NormReluDropout(Function):
         beta: Tensor,
         weight: Tensor | None,
         eps: float,
+        relu: bool,
         threshold: int,
         bits: int,
         ids: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, var = _moments(x, weight)
         slope = gamma * (var + eps).rsqrt()
-        out = _affine(x, slope, beta - slope * mean, threshold, bits, ids)
+        out = _affine(x, slope, beta - slope * mean, relu, threshold, bits, ids)
         return out, mean, var
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        x, gamma, _, weight, ctx.eps, threshold, _, _ = inputs
+        x, gamma, _, weight, ctx.eps, relu, threshold, _, _ = inputs
         out, mean, var = output
         ctx.scale = 2.0**32 / (2**32 - threshold)
         ctx.mark_non_differentiable(mean, var)
-        ctx.save_for_backward(x, gamma, weight, out, mean, var)
+        ctx.save_for_backward(x, gamma, weight, out if relu else None, mean, var)
 
     @staticmethod
     def backward(ctx, grad, *_):
@@ -109,7 +112,7 @@ class NormReluDropout(Function):
         # With a graph to be made, the same formula in operations that have gradients themselves.
         formula = _open_grad if torch.is_grad_enabled() else _grad
         g_x, g_gamma, g_beta = formula(x, gamma, weight, out, mean, var, ctx.eps, ctx.scale, grad)
-        return g_x, g_gamma, g_beta, None, None, None, None, None
+        return g_x, g_gamma, g_beta, None, None, None, None, None, None
 
 
 def _moments(x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -131,15 +134,15 @@ def _sums(x: Tensor, loop, *args) -> Tensor:
     return parts.sum(0)
 
 
-def _affine(x, slope, offset, threshold: int, bits: int, ids: Tensor | None) -> Tensor:
+def _affine(x, slope, offset, relu: bool, threshold: int, bits: int, ids: Tensor | None) -> Tensor:
     from graphdyn.kernels import numba_normalise as loop
 
     out = empty(tuple(x.shape), x.dtype)
     index = None if ids is None else ids.numpy()
     scale = x.numpy().dtype.type(2.0**32 / (2**32 - threshold))
     args = (index, x.numpy(), slope.numpy(), offset.numpy())
-    draw = (np.uint64(threshold), np.uint64(bits), scale)
-    run(loop.affine_relu_dropout, even_cuts(x.shape[0]), 4 * x.numel(), *args, *draw, out.numpy())
+    draw = (relu, np.uint64(threshold), np.uint64(bits), scale)
+    run(loop.affine, even_cuts(x.shape[0]), 4 * x.numel(), *args, *draw, out.numpy())
     return out
 
 
@@ -148,7 +151,8 @@ def _grad(x, gamma, weight, out, mean, var, eps: float, scale: float, grad):
 
     grad = grad.contiguous()
     rstd = (var + eps).rsqrt()
-    rows = (out.numpy(), grad.numpy(), mean.numpy(), rstd.numpy())
+    gate = None if out is None else out.detach().numpy()
+    rows = (gate, grad.detach().numpy(), mean.numpy(), rstd.numpy())
     sums = _sums(x, loop.gated_sums, *rows)
     narrow = sums.to(x.dtype)
     slope = gamma.detach() * rstd * scale
@@ -166,7 +170,7 @@ def _open_grad(x, gamma, weight, out, mean, var, eps: float, scale: float, grad)
     centred = x - p @ x
     rstd = (p @ centred.square() + eps).rsqrt()
     hat = centred * rstd
-    g = Gate.apply(out, grad, scale)
+    g = grad if out is None else Gate.apply(out, grad, scale)
     g_beta, g_gamma = g.sum(0), (g * hat).sum(0)
     g_x = gamma * rstd * (g - p.unsqueeze(1) * (g_beta + hat * g_gamma))
     return g_x, g_gamma, g_beta

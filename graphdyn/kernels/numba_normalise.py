@@ -1,4 +1,4 @@
-"""The compiled loops of batch norm, ReLU and dropout in one.
+"""The compiled loops of batch norm, with ReLU and dropout in one.
 
 Sums are taken over fixed pieces of the rows (``cuts``), 64 rows at a time in the type of x and then
 in double, so they depend neither on threads nor, visibly, on the number of rows.
@@ -38,7 +38,7 @@ def column_sums(first, last, cuts, x, p, shift, out):
 
 
 @jit("contract")
-def affine_relu_dropout(first, last, ids, x, slope, offset, threshold, bits, scale, out):
+def affine(first, last, ids, x, slope, offset, relu, threshold, bits, scale, out):
     zero = x.dtype.type(0)
     width = x.shape[1]
     pairs = width // 2 if threshold > 0 else 0
@@ -48,14 +48,18 @@ def affine_relu_dropout(first, last, ids, x, slope, offset, threshold, bits, sca
             z = mix(word + GOLDEN * np.uint64(j + 1))
             a = slope[2 * j] * x[r, 2 * j] + offset[2 * j]
             b = slope[2 * j + 1] * x[r, 2 * j + 1] + offset[2 * j + 1]
-            out[r, 2 * j] = a * scale if (z & _LOW) >= threshold and a > zero else zero
-            out[r, 2 * j + 1] = b * scale if (z >> _S32) >= threshold and b > zero else zero
+            out[r, 2 * j] = (
+                a * scale if (z & _LOW) >= threshold and (a > zero or not relu) else zero
+            )
+            out[r, 2 * j + 1] = (
+                b * scale if (z >> _S32) >= threshold and (b > zero or not relu) else zero
+            )
         for f in range(2 * pairs, width):
             keep = True
             if threshold > 0:
                 keep = (mix(word + GOLDEN * np.uint64(pairs + 1)) & _LOW) >= threshold
             a = slope[f] * x[r, f] + offset[f]
-            out[r, f] = a * scale if keep and a > zero else zero
+            out[r, f] = a * scale if keep and (a > zero or not relu) else zero
 
 
 @jit("contract")
@@ -68,7 +72,7 @@ def gated_sums(first, last, cuts, x, gate, grad, mean, rstd, out):
             sums = np.zeros((2, width), x.dtype)
             for r in range(start, min(start + 64, cuts[c + 1])):
                 for f in range(width):
-                    g = grad[r, f] if gate[r, f] > zero else zero
+                    g = grad[r, f] if gate is None or gate[r, f] > zero else zero
                     sums[0, f] += g
                     sums[1, f] += g * ((x[r, f] - mean[f]) * rstd[f])
             for f in range(width):
@@ -82,6 +86,6 @@ def norm_grad(first, last, x, p, even, gate, grad, mean, rstd, slope, sums, out)
     for r in range(first, last):
         w = even if p is None else p[r]
         for f in range(x.shape[1]):
-            g = grad[r, f] if gate[r, f] > zero else zero
+            g = grad[r, f] if gate is None or gate[r, f] > zero else zero
             hat = (x[r, f] - mean[f]) * rstd[f]
             out[r, f] = slope[f] * (g - w * (sums[0, f] + hat * sums[1, f]))

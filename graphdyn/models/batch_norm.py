@@ -11,10 +11,7 @@ import torch
 from torch import Tensor
 
 from graphdyn.errors import InputError
-from graphdyn.kernels.door import eager
-
-# Entries of a piece that stays in a core's cache while its deviations are squared and summed.
-PIECE = 1 << 18
+from graphdyn.kernels.normalise import batch_norm, fusible
 
 
 class WeightedBatchNorm(torch.nn.BatchNorm1d):
@@ -47,32 +44,17 @@ class WeightedBatchNorm(torch.nn.BatchNorm1d):
         """
         if weight is None or not (self.training or self.running_mean is None):
             return super().forward(input)
-        _check_rows(input, weight)
         # Autocast would round the sums over all rows to half precision.
         with torch.autocast(input.device.type, enabled=False):
             x = input.float() if input.dtype.itemsize < 4 else input
-            p = weight.detach().to(x.dtype)
-            p = p / p.sum()
+            p = _shares(x, weight)
+            assert p is not None
             scale = x.new_ones(x.shape[1]) if self.weight is None else self.weight
             shift = x.new_zeros(x.shape[1]) if self.bias is None else self.bias
             y, mean, var = _normalise(x, p, scale, shift, self.eps)
             if self.training and self.running_mean is not None:
-                self._collect(mean, var, p)
+                _collect(self, mean, var, x.shape[0], p)
         return y.to(input.dtype)
-
-    @torch.no_grad()
-    def _collect(self, mean: Tensor, var: Tensor, p: Tensor) -> None:
-        """Move the running statistics as torch does: by ``momentum``, or to the mean of all batches."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        share = self.momentum
-        if share is None:
-            share = 1.0 / float(self.num_batches_tracked)
-        rest = (1 - p.square().sum()).clamp(min=torch.finfo(p.dtype).eps)
-        self.running_mean.lerp_(mean.to(self.running_mean), share)
-        self.running_var.lerp_((var / rest).to(self.running_var), share)
 
 
 def _check_rows(x: Tensor, weight: Tensor) -> None:
@@ -87,67 +69,73 @@ def _check_rows(x: Tensor, weight: Tensor) -> None:
         )
 
 
-@eager
-def _normalise(x: Tensor, p: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Any:
-    return _Weighted.apply(x, p, scale, shift, eps)
+def fuses(norm: torch.nn.Module, x: Tensor) -> bool:
+    """Whether :func:`normalise_relu` serves: batch norm about to take statistics of rows on CPU."""
+    return (
+        isinstance(norm, torch.nn.BatchNorm1d)
+        and norm.training
+        and norm.affine
+        and x.shape[0] > 1
+        and fusible(x)
+    )
 
 
-class _Weighted(torch.autograd.Function):
-    """(N, F) rows and (N,) weights of sum 1 -> normalised rows, mean, biased variance.
+def normalise_relu(
+    norm: torch.nn.BatchNorm1d, x: Tensor, weight: Tensor | None, **dropout: Any
+) -> Tensor:
+    """``dropout(relu(norm(x)))`` in one, for which :func:`fuses` holds.
 
-    Forward and first derivative leave the passes over all entries to torch's own batch norm with
-    given statistics; what the statistics owe to the rows is one more pass. Further derivatives are
-    those of the plain formula.
+    Args:
+        norm: In training; its running statistics move.
+        x: (N, F).
+        weight: (N,) positive weights, which a :class:`WeightedBatchNorm` reads; ``None``: all equal.
+        **dropout: ``p``, ``bits`` and ``ids`` of :func:`graphdyn.kernels.normalise.batch_norm`.
+
+    Returns:
+        (N, F).
     """
-
-    @staticmethod
-    def forward(x: Tensor, p: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Normalise."""
-        mean = p @ x
-        var = _spread(x, p, mean)
-        y = torch.nn.functional.batch_norm(x, mean, var, scale, shift, training=False, eps=eps)
-        return y, mean, var
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keep the rows and their statistics."""
-        x, p, scale, _, ctx.eps = inputs
-        _, mean, var = output
-        ctx.save_for_backward(x, p, scale, mean, var)
-        ctx.mark_non_differentiable(mean, var)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """With z the standardised rows: ``scale / std * (g - p sum(g) - p z sum(g z))``."""
-        x, p, scale, mean, var = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            dx, dscale, dshift = _gradients(grad, x, p, scale, ctx.eps)
-            return dx, None, dscale, dshift, None
-        given = (grad, x, scale, mean, var, None, None, False, ctx.eps, (True, True, True))
-        dx, dscale, dshift = torch.ops.aten.native_batch_norm_backward(*given)
-        std = (var + ctx.eps).sqrt()
-        slope = scale * dscale / std.square()
-        offset = torch.addcmul(scale * dshift / std, mean, slope, value=-1)
-        dx.addcmul_(torch.addcmul(offset, x, slope), p.unsqueeze(1), value=-1)
-        return dx, None, dscale, dshift, None
+    p = _shares(x, weight if isinstance(norm, WeightedBatchNorm) else None)
+    y, mean, var = batch_norm(
+        x, norm.weight, norm.bias, weight=p, eps=norm.eps, relu=True, **dropout
+    )
+    if norm.track_running_stats:
+        _collect(norm, mean, var, x.shape[0], p)
+    return y
 
 
-def _spread(x: Tensor, p: Tensor, mean: Tensor) -> Tensor:
-    """``p @ (x - mean)^2``, on CPU without a copy of x."""
-    rows = max(1, PIECE // x.shape[1]) if x.device.type == "cpu" else x.shape[0]
-    out = torch.zeros_like(mean)
-    for part, share in zip(x.split(rows), p.split(rows)):
-        out += share @ (part - mean).square_()
-    return out
+def _shares(x: Tensor, weight: Tensor | None) -> Tensor | None:
+    if weight is None:
+        return None
+    _check_rows(x, weight)
+    p = weight.detach().to(x.dtype)
+    return p / p.sum()
 
 
-def _gradients(
-    grad: Tensor, x: Tensor, p: Tensor, scale: Tensor, eps: float
+def _normalise(
+    x: Tensor, p: Tensor, scale: Tensor, shift: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same gradients from the rows alone, in steps that can be differentiated again."""
-    centred = x - p @ x
-    std = (p @ centred.square() + eps).sqrt()
-    z = centred / std
-    dscale, dshift = (grad * z).sum(0), grad.sum(0)
-    dx = scale / std * (grad - p.unsqueeze(1) * (dshift + z * dscale))
-    return dx, dscale, dshift
+    """Normalised rows, mean, biased variance; in one kernel where there is one."""
+    if fusible(x):
+        return batch_norm(x, scale, shift, weight=p, eps=eps)
+    mean = p @ x
+    centred = x - mean
+    var = p @ centred.square()
+    y = torch.addcmul(shift, centred, scale * (var + eps).rsqrt())
+    return y, mean.detach(), var.detach()
+
+
+@torch.no_grad()
+def _collect(
+    norm: torch.nn.BatchNorm1d, mean: Tensor, var: Tensor, rows: int, p: Tensor | None
+) -> None:
+    """Move the running statistics as torch does: by ``momentum``, or to the mean of all batches."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    share = norm.momentum
+    if share is None:
+        share = 1.0 / float(norm.num_batches_tracked)
+    lost = 1 / rows if p is None else p.square().sum().clamp(max=1 - torch.finfo(p.dtype).eps)
+    norm.running_mean.lerp_(mean.to(norm.running_mean), share)
+    norm.running_var.lerp_((var / (1 - lost)).to(norm.running_var), share)

@@ -17,7 +17,7 @@ from graphdyn.graph import Features, Propagation
 from graphdyn.kernels import segment_max
 from graphdyn.models.options import Options
 from graphdyn.models.parameters import Linear, add_linear
-from graphdyn.models.propagate import Hop, aggregate, dense, drop_edges, prefix
+from graphdyn.models.propagate import Hop, aggregate_root, dense, drop_edges, prefix
 from graphdyn.models.stack import Slot, Stack
 
 AGGREGATORS = ("mean", "sum", "max")
@@ -46,11 +46,11 @@ class SAGEConv(torch.nn.Module):
         """(S, F) -> (D, C)."""
         del h0
         block = drop_edges(hops[0], self.edge_dropout)
-        if self.aggregator == "max":
-            out = self.lin_l(segment_max(block.adjacency.csc, dense(h)))
-        else:
-            out = aggregate(block, h, self.lin_l.weight, self.lin_l.bias)
-        return (add_linear(out, prefix(h, block.num_dst), self.lin_r.weight),)
+        root = self.lin_r.weight
+        if self.aggregator != "max":
+            return (aggregate_root(block, h, self.lin_l.weight, self.lin_l.bias, root),)
+        out = self.lin_l(segment_max(block.adjacency.csc, dense(h)))
+        return (add_linear(out, prefix(h, block.num_dst), root),)
 
 
 class SAGE(Stack):

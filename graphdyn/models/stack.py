@@ -12,13 +12,14 @@ from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
-from torch.nn import Module, ModuleList, Parameter
+from torch.nn import BatchNorm1d, Module, ModuleList, Parameter
 
 from graphdyn.batch import Batch
 from graphdyn.graph import Features, Propagation
 from graphdyn.kernels import dropout, dropout_values, relu_dropout
 from graphdyn.kernels.door import eager
 from graphdyn.keys import Key
+from graphdyn.models.batch_norm import fuses, normalise_relu
 from graphdyn.models.norms import build_norm, normalise
 from graphdyn.models.options import Options
 from graphdyn.models.parameters import Linear
@@ -265,6 +266,9 @@ class Stack(Module):
         """dropout(sigma(norm(h))), as read by the given layer."""
         o = self.options
         norm = self.norms[layer if o.pre else layer - 1]
+        if o.activation == "relu" and rows.moments is None and fuses(norm, h):
+            drop = {} if rows.key is None or o.dropout == 0 else hidden_site(rows, layer, o.dropout)
+            return normalise_relu(cast(BatchNorm1d, norm), h, rows.weight, **drop)
         h = normalise(norm, h, rows.weight, rows.moments)
         return drop_states(h, o.dropout, o.activation, rows.key, layer, rows.ids)
 
@@ -342,6 +346,13 @@ def site(key: Key, name: str, layer: int) -> Key:
 def edge_site(key: Key | None, p: float, hop: int) -> Key | None:
     """The key of the edge dropout of a hop; ``None`` where no edge is dropped."""
     return None if key is None or p == 0 else site(key, "edge", hop)
+
+
+@eager
+def hidden_site(rows: Rows, layer: int, p: float) -> dict[str, Any]:
+    """What draws the dropout mask of a hidden state, for the kernels."""
+    assert rows.key is not None
+    return {"p": p, "bits": site(rows.key, "hidden", layer).bits, "ids": rows.ids}
 
 
 @eager
