@@ -27,6 +27,8 @@ FLOW = (
     "fit",
     "loss",
     "metrics",
+    "sweep",
+    "layerwise",
     "evaluation",
     "optim",
     "step",
