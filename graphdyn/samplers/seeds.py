@@ -98,11 +98,12 @@ class _Shuffled(SeedDraw):
         return even_seeds(self.pool[order[first:last]], 1 / size, size / total)
 
     def _shuffled(self, key: Key) -> Tensor:
-        # Sorting the pool costs more than a batch, so an epoch's order is kept. Threads may race
-        # here: they would write the same value.
-        if self._order is None or self._order[0] != key:
-            self._order = (key, key.permutation(self.pool.numel(), self.pool.device))
-        return self._order[1]
+        # Sorting the pool costs more than a batch, so an epoch's order is kept. Threads may be in
+        # different epochs: what one has read, another may replace.
+        kept = self._order
+        if kept is None or kept[0] != key:
+            kept = self._order = (key, key.permutation(self.pool.numel(), self.pool.device))
+        return kept[1]
 
 
 @dataclass(frozen=True)
