@@ -50,7 +50,7 @@ def des_raj(units: Tensor, total: int, candidates: int) -> Tensor:
         candidates: N.
 
     Returns:
-        (m,) float64, positive, but below 1 for a heavy candidate that was drawn early.
+        (m,) float64, positive, but below 1 for a heavy candidate that was drawn late.
     """
     remaining = total - (units.cumsum(0) - units)
     place = torch.arange(1, units.numel() + 1, device=units.device)

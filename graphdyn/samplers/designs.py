@@ -99,12 +99,6 @@ class Wheel:
         q = self.share[index]
         return Drawn(index, times.double() / (n * q), at_least_once(q, n))
 
-    def inclusion(self, n: int) -> Tensor:
-        """(M,) float64 probability of each candidate to be drawn by :meth:`draw`."""
-        if self._candidates <= n:
-            return (self._units > 0).double()
-        return at_least_once(self.share, n)
-
 
 def at_least_once(q: Tensor, n: int) -> Tensor:
     """1 - (1 - q)^n by doubling, P(a + b) = P(a) + P(b) (1 - P(a)): no cancellation, the same on all devices."""

@@ -44,9 +44,3 @@ class FastGCNPlans(LayerwisePlans):
     def choose(self, dst: Tensor, n: int, key: Key) -> tuple[Tensor, Drawn]:
         """See :meth:`LayerwisePlans.choose`."""
         return self.nodes, self.wheel.draw(n, key)
-
-    def edge_probability(self, hop: int) -> Tensor:
-        """See :meth:`LayeredPlans.edge_probability`."""
-        csc = self.structure.csc
-        prob = self.wheel.inclusion(self.budgets[hop]).float()[csc.indices.long()]
-        return torch.where(csc.indices == csc.dst, 1.0, prob)
