@@ -230,14 +230,6 @@ def test_moments_are_those_of_what_each_norm_reads():
         cases.close(moments.var, seen[norm].var(0, correction=0), 1e-12)
 
 
-def test_what_torch_compile_returns_is_taken_apart():
-    graph = cases.tiny()
-    model = ready("gcn", graph)
-    compiled = torch.compile(model, backend="eager")
-    expected = predict_layerwise(model, graph, chunk=5)
-    assert torch.equal(predict_layerwise(compiled, graph, chunk=5), expected)
-
-
 def test_what_cannot_be_done_is_refused_in_words(tmp_path):
     graph, model = cases.tiny(), cases.small_model("gcn")
     with pytest.raises(InputError, match="chunk is 0"):
