@@ -75,7 +75,7 @@ class Block:
 
     def pin(self) -> Block:
         """The same block in page-locked memory, from which copies to a GPU overlap with work."""
-        return self._map(Tensor.pin_memory)
+        return self._map(_pin)
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> Block:
         names = ("node_id", "edge_id", "scale", "prob", "node_prob")
@@ -132,7 +132,7 @@ class Plan:
 
     def pin(self) -> Plan:
         """The same plan in page-locked memory."""
-        return self._map(Tensor.pin_memory, Block.pin)
+        return self._map(_pin, Block.pin)
 
     def _map(self, move: Callable[[Tensor], Tensor], block: Callable[[Block], Block]) -> Plan:
         blocks = tuple(block(b) for b in self.blocks)
@@ -150,6 +150,11 @@ class Plan:
             What a model and a loss need.
         """
         return Batch(x, self.blocks, self.rows, y, self.seed_weight, self.key)
+
+
+def _pin(tensor: Tensor) -> Tensor:
+    """Page-locked; what lies on a device stays there."""
+    return tensor.pin_memory() if tensor.device.type == "cpu" else tensor
 
 
 def _map_sparse(matrix: Sparse, move: Callable[[Tensor], Tensor]) -> Sparse:
@@ -216,7 +221,7 @@ class Batch:
 
     def pin(self) -> Batch:
         """The same batch in page-locked memory."""
-        return self._map(Tensor.pin_memory, Block.pin)
+        return self._map(_pin, Block.pin)
 
     def _map(self, move: Callable[[Tensor], Tensor], block: Callable[[Block], Block]) -> Batch:
         x = move(self.x) if isinstance(self.x, Tensor) else _map_sparse(self.x, move)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from torch import nn
 
 from graphdyn.errors import InputError
-from graphdyn.models import GAT, GATv2
 from graphdyn.models.sage import SAGEConv
 from graphdyn.samplers import Full, Sampler
 
-# Estimators whose expectation is the aggregate of the full graph, exactly or in the limit.
-UNBIASED = ("ht", "hajek", "desraj")
+# Estimators that are weights of messages; without these weights they estimate something else.
+WEIGHTED = ("ht", "hajek")
 
 
 def check_fit(sampler: Sampler, model: nn.Module) -> None:
     """Refuse a sampler whose weights mean nothing to a model.
+
+    Models that sum their messages, or attend to them, use every positive weight. A maximum knows none.
 
     Args:
         sampler: Recipe.
@@ -23,21 +24,14 @@ def check_fit(sampler: Sampler, model: nn.Module) -> None:
     Raises:
         InputError: Saying why, and what would do instead.
     """
-    if _exact(sampler):
+    estimator = getattr(sampler, "estimator", None)
+    if estimator not in WEIGHTED or _exact(sampler):
         return
-    estimator = getattr(sampler, "estimator", "unit")
-    maximum = any(isinstance(m, SAGEConv) and m.aggregator == "max" for m in model.modules())
-    if maximum and estimator in UNBIASED:
+    if any(isinstance(m, SAGEConv) and m.aggregator == "max" for m in model.modules()):
         raise InputError(
-            f"the estimator '{estimator}' weighs the messages of a sample, and the maximum of sage "
+            f"the estimator '{estimator}' weighs the messages of a sample, but the maximum of sage "
             "knows no weights and has no unbiased estimate; use the estimator 'unit', the aggregator "
             "mean or sum, or the sampler 'full'."
-        )
-    if isinstance(model, (GAT, GATv2)) and estimator == "desraj":
-        raise InputError(
-            "the estimator 'desraj' gives some messages negative weights, and attention takes their "
-            "logarithm; use another estimator or sampler (neighbor, labor), or a model that sums its "
-            "messages (gcn, sage)."
         )
 
 

@@ -43,14 +43,16 @@ class Prefetch(Generic[Item, Result]):
         names = [f"graphdyn-loader-{i}" for i in range(min(workers, depth))]
         self._threads = [threading.Thread(target=shared.serve, name=n, daemon=True) for n in names]
         self._end = weakref.finalize(self, _end, shared, self._threads)
+        if not self._threads:
+            return
+        threads = torch.get_num_threads()
         for thread in self._threads:
             thread.start()
-        if self._threads:
-            for _ in self._threads:
-                shared.started.acquire()
-            # Each worker has asked torch for one thread for itself; torch takes the last number asked
-            # for as that of threads yet to come. Say again what this thread, and they, have.
-            torch.set_num_threads(torch.get_num_threads())
+        for _ in self._threads:
+            shared.started.acquire()
+        # Each worker has asked torch for one thread for itself. Torch gives the last number that anybody
+        # asked for to every thread that has not asked yet; say again what this one had.
+        torch.set_num_threads(threads)
 
     def __iter__(self) -> Iterator[Result]:
         return self
@@ -87,6 +89,7 @@ class _Shared(Generic[Item, Result]):
     def serve(self) -> None:
         """What a thread does."""
         # Sampling runs beside training: a second team of OpenMP threads would only fight with it.
+        torch.get_num_threads()  # else a thread's first use of torch forgets what it asked for before
         torch.set_num_threads(1)
         self.started.release()
         while (job := self._next_job()) is not None:
@@ -136,6 +139,10 @@ class _Shared(Generic[Item, Result]):
             except StopIteration:
                 self.over = True
                 self.changed.notify_all()
+                return None
+            except BaseException as error:
+                self.issued += 1
+                self._put(number, _Failure(error))
                 return None
             self.issued += 1
             return number, item
