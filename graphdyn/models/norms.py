@@ -147,6 +147,8 @@ def normalise(
     Returns:
         (N, F).
     """
+    if not x.shape[0]:
+        return x  # a step without seeds: no rows, no statistics
     if moments is not None and isinstance(norm, torch.nn.BatchNorm1d):
         m = moments.like(x)
         return torch.nn.functional.batch_norm(
