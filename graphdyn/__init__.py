@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from graphdyn.config import Config
     from graphdyn.data import load, row_normalize
     from graphdyn.errors import GraphdynError, InputError
-    from graphdyn.evaluation import evaluate, predict
+    from graphdyn.evaluation import evaluate, predict, reestimate
     from graphdyn.fit import check_fit
     from graphdyn.graph import Graph, Propagation, Split
     from graphdyn.keys import Key
+    from graphdyn.layerwise import predict_layerwise
     from graphdyn.loader import Loader
     from graphdyn.loss import node_loss
     from graphdyn.models import (
@@ -64,7 +65,8 @@ _HOME = {
     ),
     "fit": ("check_fit",),
     "loss": ("node_loss",),
-    "evaluation": ("evaluate", "predict"),
+    "layerwise": ("predict_layerwise",),
+    "evaluation": ("evaluate", "predict", "reestimate"),
     "optim": ("build_optimizer", "build_schedule"),
     "step": ("Step", "full_batches", "train"),
     "config": ("Config",),
@@ -102,8 +104,10 @@ __all__ = [
     "label_propagation",
     "check_fit",
     "node_loss",
+    "predict_layerwise",
     "evaluate",
     "predict",
+    "reestimate",
     "build_optimizer",
     "build_schedule",
     "Step",
