@@ -82,13 +82,15 @@ def draw_uniform(
         return Draw(indptr, edge.to(csc.indices.dtype), scale)
     from graphdyn.kernels import numba_draw as loop
 
-    args = (dst.numpy(), csc.indptr.numpy(), None if loops is None else loops.numpy(), k, replace)
     indptr = torch.empty(dst.numel() + 1, dtype=torch.int64)
-    loop.count_uniform(*args, indptr.numpy())
+    rows = torch.empty(dst.numel(), 3, dtype=torch.int64).numpy()
+    full = (csc.indptr.numpy(), None if loops is None else loops.numpy())
+    loop.count_uniform(dst.numpy(), *full, k, replace, rows, indptr.numpy())
     size = int(indptr[-1])
     edge = torch.empty(size, dtype=csc.indices.dtype)
     scale = torch.empty(size, dtype=torch.float32)
-    loop.fill_uniform(*args, loop.word(bits), indptr.numpy(), edge.numpy(), scale.numpy())
+    out = (indptr.numpy(), edge.numpy(), scale.numpy())
+    loop.fill_uniform(dst.numpy(), rows, k, replace, loop.word(bits), *out)
     return Draw(indptr, edge, scale)
 
 

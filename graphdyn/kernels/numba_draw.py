@@ -15,11 +15,13 @@ import numpy as np
 
 from graphdyn.kernels.numba_keyed import GOLDEN, hash_id, mix
 from graphdyn.kernels.numba_loops import jit
+from graphdyn.kernels.numba_prefetch import prefetch
 
 _S32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 _TWO32 = np.uint64(1 << 32)
 _LOW_SIGNED = np.int64(0xFFFFFFFF)
+_AHEAD = 48  # table entries in flight; any number from 32 on does about as well
 
 
 def word(bits: int) -> np.uint64:
@@ -54,14 +56,17 @@ def floyd(word, j, rest, k, chosen):
 
 
 @jit()
-def count_uniform(dst, indptr, loops, k, replace, out):
+def count_uniform(dst, indptr, loops, k, replace, rows, out):
+    """Where each row stands goes to ``rows``, so that the next pass reads memory in order."""
     total = 0
     out[0] = 0
     for i in range(dst.size):
         v = dst[i]
-        degree = indptr[v + 1] - indptr[v]
-        own = 0 if loops is None else loops[v] & _LOW_SIGNED
-        rest = degree - own
+        packed = np.int64(0) if loops is None else loops[v]
+        own = packed & _LOW_SIGNED
+        start = np.int64(indptr[v])
+        rest = np.int64(indptr[v + 1]) - start - own
+        rows[i, 0], rows[i, 1], rows[i, 2] = start, rest, packed
         if k >= 0 and (rest > k or (replace and rest > 0)):
             rest = k
         total += own + rest
@@ -69,16 +74,12 @@ def count_uniform(dst, indptr, loops, k, replace, out):
 
 
 @jit()
-def fill_uniform(dst, indptr, loops, k, replace, bits, out_indptr, edge, scale):
+def fill_uniform(dst, rows, k, replace, bits, out_indptr, edge, scale):
     one = scale.dtype.type(1)
     chosen = np.empty(max(k, 1), np.int64)
     for i in range(dst.size):
-        v = dst[i]
-        start = np.int64(indptr[v])
-        at, own = 0, 0
-        if loops is not None:
-            at, own = loops[v] >> 32, loops[v] & _LOW_SIGNED
-        rest = np.int64(indptr[v + 1]) - start - own
+        start, rest = rows[i, 0], rows[i, 1]
+        at, own = rows[i, 2] >> 32, rows[i, 2] & _LOW_SIGNED
         e = out_indptr[i]
         for j in range(own):
             edge[e] = start + at + j
@@ -91,7 +92,7 @@ def fill_uniform(dst, indptr, loops, k, replace, bits, out_indptr, edge, scale):
                 e += 1
         elif rest > 0:
             factor = scale.dtype.type(rest / k)
-            word = hash_id(v, bits)
+            word = hash_id(dst[i], bits)
             for j in range(k):
                 t = bounded(word, j, rest) if replace else floyd(word, j, rest, k, chosen)
                 edge[e] = start + t + (own if t >= at else 0)
@@ -113,6 +114,7 @@ def relabel(dst, src, table, stamp, nodes, local):
         nodes[i] = dst[i]
         table[dst[i]] = mark | i
     for e in range(src.size):
+        prefetch(table, np.intp(src[min(e + _AHEAD, src.size - 1)]))
         u = src[e]
         entry = table[u]
         known = (entry >> 32) == stamp
