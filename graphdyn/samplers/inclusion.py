@@ -1,7 +1,7 @@
 """How likely each node is a row of a batch: weights for batch norms, ranks for feature caches.
 
-In closed form where the plans know it; by a recursion from the seeds outwards for samplers that draw
-edge by edge; else counted over plans. Shapes: N nodes, E edges, D targets of a block.
+In closed form where the plans know it; by message passing from the seeds outwards for samplers that
+know the probability of each edge; else counted over plans. Shapes: N nodes, E edges, D targets of a block.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from torch import Tensor
 from graphdyn.batch import Block, Plan
 from graphdyn.keys import Key
 from graphdyn.samplers.sampler import LayeredPlans, Plans
-from graphdyn.sparse import CSC
-
-_CHUNK = 1 << 22  # edges at a time: the recursion needs float64 for each
+from graphdyn.samplers.spread import Spread
 
 
 def with_node_prob(
@@ -44,12 +42,11 @@ def target_probability(
 ) -> list[Tensor]:
     """How likely each node is a target of each block.
 
-    Neighbour sampling and others that know the probability of each edge: a recursion outwards from the
-    seeds, p_u = 1 - (1 - q_u) prod_{u -> v} (1 - q_v pi_vu), where q is one hop nearer. It treats
-    inclusions as independent: exact for one hop from independent seeds, and on trees whose root alone is
-    a seed. Counted for all others: (c + 1/2) / (R + 1) with c of R plans, so that nobody has probability
-    0; the relative error of a node is about 1 / sqrt(R p). A node that stands in a plan k times counts
-    k times.
+    Samplers that know the probability of each edge (neighbour sampling): by message passing outwards
+    from the seeds, see :mod:`graphdyn.samplers.spread`; exact on trees with independent seeds, and for
+    one hop from them on any graph. Counted for all others: (c + 1/2) / (R + 1) with c of R plans, so that
+    nobody has probability 0; the relative error of a node is about 1 / sqrt(R p). A node that stands in a
+    plan k times counts k times.
 
     Args:
         plans: Any.
@@ -112,25 +109,15 @@ def _reach(plans: Plans) -> list[Tensor]:
     csc, seeds = plans.structure.csc, plans.seeds
     prob = torch.zeros(csc.num_dst, dtype=torch.float64, device=csc.device)
     prob[seeds.pool] = seeds.prob.double()
-    tables = [prob]
-    for hop in range(plans.num_hops):
-        edge = plans.edge_probability(hop)
+    edges = [plans.edge_probability(hop) for hop in range(plans.num_hops)]
+    spread, tables = None, [prob]
+    for edge in edges:
         if edge is None:
             return []
-        tables.insert(0, _step_out(csc, edge, tables[0]))
+        spread = spread or Spread(csc, prob)
+        tables.insert(0, spread.step(edge))
     # A model without messages has one block all the same, whose sources are its targets.
     return tables if plans.num_hops else [prob, prob]
-
-
-def _step_out(csc: CSC, edge: Tensor, prob: Tensor) -> Tensor:
-    """How likely each node is a source, from how likely each is a target; targets are sources too."""
-    missed = torch.log1p(-prob)
-    for first in range(0, csc.num_edges, _CHUNK):
-        part = slice(first, first + _CHUNK)
-        src, dst = csc.indices[part].long(), csc.dst[part].long()
-        taken = torch.where(src == dst, 0.0, prob[dst] * edge[part])
-        missed.index_add_(0, src, torch.log1p(-taken))
-    return -torch.expm1(missed)
 
 
 def _count(
