@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         label_propagation,
     )
     from graphdyn.optim import build_optimizer, build_schedule
+    from graphdyn.pyg_loader import PygLoader
     from graphdyn.runner import run
     from graphdyn.samplers import Full, Neighbor
     from graphdyn.sparse import CSC, Sparse
@@ -51,6 +52,7 @@ _HOME = {
     "samplers": ("Full", "Neighbor"),
     "cache": ("FeatureCache",),
     "loader": ("Loader",),
+    "pyg_loader": ("PygLoader",),
     "models": (
         "APPNP",
         "GAT",
@@ -92,6 +94,7 @@ __all__ = [
     "Neighbor",
     "FeatureCache",
     "Loader",
+    "PygLoader",
     "APPNP",
     "GAT",
     "GATv2",
