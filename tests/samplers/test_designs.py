@@ -140,7 +140,7 @@ def draw(design, weight, n, key):
     )
 
 
-R = 3000
+R = 2000
 
 
 def sample(design, weight, n, seed=0):
