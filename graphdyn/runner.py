@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -82,8 +81,7 @@ class Job:
         results: list[dict[str, Any]] = state["results"]
         first, self._first = self._first, None
         assert first is not None
-        sampler: dict[str, Any] = asdict(first.sampler)  # pyright: ignore[reportArgumentType]
-        steps = first.num_steps
+        sampler, steps = _plain(vars(first.sampler)), first.num_steps
         title = f"{config.dataset} {config.model} {config.sampler}"
         with progress(title, config.seeds * steps, len(results) * steps) as bar:
             for index in range(len(results), config.seeds):
@@ -123,6 +121,11 @@ class Job:
             "device": device_name(self.device),
             "versions": versions(),
         }
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's fields as JSON has them."""
+    return {n: list(v) if isinstance(v, tuple) else v for n, v in options.items()}
 
 
 def spread(values: list[float]) -> dict[str, Any] | None:

@@ -6,16 +6,16 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphdyn.batch import Batch, full_batch
 from graphdyn.checkpoint import below, pack_optimizer, prefixed, unpack_optimizer
 from graphdyn.config import Config
 from graphdyn.errors import GraphdynError, InputError, Interrupted
-from graphdyn.evaluation import Scores, evaluate
+from graphdyn.evaluation import Scores, evaluate, reestimate
 from graphdyn.fit import check_fit
 from graphdyn.graph import Graph
 from graphdyn.keys import Key
@@ -25,7 +25,7 @@ from graphdyn.models import APPNP, Stack, build
 from graphdyn.optim import advance, build_optimizer, build_schedule
 from graphdyn.progress import Progress
 from graphdyn.record import Clock, Record
-from graphdyn.samplers import Plans, Sampler
+from graphdyn.samplers import Full, Plans, Sampler
 from graphdyn.samplers import build as build_sampler
 from graphdyn.samplers.inclusion import with_node_prob
 from graphdyn.step import Step, train
@@ -126,6 +126,15 @@ class Seed:
         return with_node_prob(plans, graph.num_nodes, key=key.fold("node_prob"))
 
     @property
+    def statistics(self) -> Literal["running", "population"]:
+        """What batch norms of this run use in evaluation."""
+        if self.config.statistics != "auto":
+            return self.config.statistics
+        sampled = not isinstance(self.sampler, Full)
+        has_norm = any(isinstance(m, nn.BatchNorm1d) for m in self.model.modules())
+        return "population" if sampled and has_norm else "running"
+
+    @property
     def num_steps(self) -> int:
         """Most steps of a seed."""
         return self.config.epochs * self.plans.num_batches
@@ -160,7 +169,7 @@ class Seed:
                         f"stopped at seed {at.seed}, epoch {at.epoch}, step {at.step}; the same "
                         "command goes on from there."
                     )
-        record.save_weights(at.seed, self.best)
+        record.save_weights(at.seed, self.weights())
         return self.result()
 
     @property
@@ -233,7 +242,9 @@ class Seed:
     def evaluate(self, record: Record) -> float:
         """Score the current weights, keep them if they are the best; returns the validation loss."""
         start = time.perf_counter()
-        scores = evaluate(self.model, self.graph, self.full)
+        chunk = self.config.evaluate_chunk
+        full = self.full if chunk is None else None
+        scores = evaluate(self.model, self.graph, full, statistics=self.statistics, chunk=chunk)
         self.at.seconds["evaluate"] += time.perf_counter() - start
         for part in scores.metric:
             record.add(self.at.clock, self.graph.metric, part, scores.metric[part])
@@ -244,6 +255,13 @@ class Seed:
         if self.at.selection.offer(self.at.epoch, value, scores):
             self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         return scores.loss[guide]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The best ones, with the statistics that they were judged by. The last ones are forgotten."""
+        self.model.load_state_dict(self.best)
+        if self.statistics == "population":
+            reestimate(self.model, self.graph, chunk=self.config.evaluate_chunk)
+        return self.model.state_dict()
 
     def result(self) -> dict[str, Any]:
         """What the summary needs of this seed."""

@@ -16,8 +16,11 @@ from graphdyn.config import Config
 from graphdyn.errors import GraphdynError, InputError, RecordError
 from graphdyn.record import read_metrics
 from graphdyn.runner import run, spread
+from graphdyn.samplers import SAMPLERS
 from graphdyn.seed import Selection
 
+# 140 training nodes in batches of at most 30: five steps an epoch.
+SAMPLED = {"sampler": "neighbor", "batch_size": 30, "fanouts": "4,3", "epochs": 4}
 SMALL = {"dataset": "csbm", "hidden": 16, "layers": 2, "epochs": 12, "seeds": 2, "norm": "batch"}
 ADAM = {"optimizer": "adam", "schedule": "CosineAnnealingLR", "schedule_options": {"T_max": 12}}
 
@@ -227,9 +230,10 @@ COMMAND = [
 ]  # fmt: skip
 
 
-def started(folder, epochs):
+def started(folder, epochs, *flags):
     """A running command that has written so many checkpoints."""
-    process = subprocess.Popen([*COMMAND, "--out", str(folder)], stderr=subprocess.PIPE, text=True)
+    command = [*COMMAND, *flags, "--out", str(folder)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if len(list(folder.glob("metrics/*.arrow"))) >= epochs:
@@ -270,6 +274,193 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_so(tmp_path, straight, number):
     assert "Traceback" not in errors
     subprocess.run([*COMMAND, "--out", str(folder)], check=True, capture_output=True)
     assert_same_run(straight, folder)
+
+
+STOPPED = {**SAMPLED, **ADAM, "evaluate_every": 2}
+
+
+@pytest.fixture(scope="module", params=["batch", "weighted-batch"])
+def sampled(request, tmp_path_factory):
+    """A sampled run that never stopped."""
+    folder = tmp_path_factory.mktemp("sampled")
+    run(config(folder, norm=request.param, **STOPPED))
+    return folder / "run"
+
+
+@pytest.mark.parametrize("stop_at", [0, 3, 5, 22])
+def test_a_sampled_run_stopped_between_any_two_steps_ends_in_the_same_bits(
+    tmp_path, monkeypatch, sampled, stop_at
+):
+    from graphdyn import seed
+
+    norm = json.loads((sampled / "config.json").read_text())["norm"]
+    with monkeypatch.context() as patch:
+        original, calls = seed.Seed.step, []
+
+        def dying(self, step):
+            if len(calls) == stop_at:
+                raise RuntimeError
+            calls.append(1)
+            original(self, step)
+
+        patch.setattr(seed.Seed, "step", dying)
+        with pytest.raises(RuntimeError):
+            run(config(tmp_path, norm=norm, checkpoint_seconds=0.0, **STOPPED))
+
+    run(config(tmp_path, norm=norm, workers=0, **STOPPED))
+
+    assert_same_run(sampled, tmp_path / "run")
+
+
+@pytest.mark.parametrize("changes", [{"workers": 0}, {"workers": 4, "prefetch": 1}])
+def test_workers_and_prefetch_change_no_bit_of_a_run(tmp_path, changes):
+    run(config(tmp_path, "a", **SAMPLED))
+    run(config(tmp_path, "b", **SAMPLED, **changes))
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_sampled_run_interrupted_then_killed_ends_in_the_same_bits(tmp_path):
+    flags = ["--sampler", "neighbor", "--batch-size", "30", "--fanouts", "4,3", "--epochs", "12"]
+    folder = tmp_path / "broken"
+
+    process = started(folder, 8, *flags)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in errors
+    assert "step" in errors
+
+    process = started(folder, 40, *flags)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+
+    options = {**SAMPLED, "epochs": 12, "threads": 1}
+    run(config(tmp_path, "broken", **options))
+    run(config(tmp_path, "straight", **options))
+    assert_same_run(tmp_path / "straight", folder)
+
+
+def test_a_sampled_run_is_the_loop_under_the_key_of_its_seed(tmp_path):
+    import graphdyn as gd
+
+    options = {**SAMPLED, "seeds": 1, "first_seed": 3, "weight_decay": 0.0}
+    summary = run(config(tmp_path, **options))
+    rows = table(tmp_path / "run")
+
+    graph = gd.load("csbm")
+    model = gd.GCN(
+        graph.num_features, graph.num_classes, hidden=16, norm="batch", dropout=0.5, seed=3
+    )
+    plans = gd.Neighbor(fanouts=(4, 3), batch_size=30).prepare(graph, model.propagation, 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    loader = gd.Loader(plans, graph, key=gd.Key(3), epochs=4)
+    steps = list(gd.train(model, loader, optimizer))
+
+    losses = [r for r in rows if r["group"] == "step"]
+    assert [r["value"] for r in losses] == [s.loss.item() for s in steps]
+    assert [r["step"] for r in losses] == list(range(1, 21))
+    assert [r["epoch"] for r in losses] == [step // 5 for step in range(1, 21)]
+    edges = torch.tensor([s.batch.num_edges for s in steps]).cumsum(0)
+    assert [r["edges"] for r in losses] == edges.tolist()
+    assert len([r for r in rows if r["name"] == "lr"]) == 4
+    assert summary["steps"] == [20]
+    assert summary["edges"] == [int(edges[-1])]
+    assert summary["nodes"] == [sum(s.batch.x.shape[0] for s in steps)] == [loader.nodes]
+
+
+def test_the_summary_says_which_sampler_and_where_the_time_went(tmp_path):
+    summary = run(config(tmp_path, **SAMPLED))
+    assert summary["sampler"] == "neighbor"
+    assert summary["sampler_options"]["fanouts"] == [4, 3]
+    assert summary["sampler_options"]["batch_size"] == 30
+    seconds = summary["seconds"]
+    assert min(seconds[name] for name in ("sample", "gather", "wait", "compute", "evaluate")) > 0
+    assert seconds["total"] >= sum(
+        seconds[n] for n in ("precompute", "wait", "compute", "evaluate")
+    )
+    assert run(config(tmp_path, "full"))["sampler_options"] == {"inductive": False}
+
+
+@pytest.mark.parametrize("chunk", [None, 100])
+def test_after_sampled_training_batch_norm_uses_the_population(tmp_path, chunk):
+    import graphdyn as gd
+
+    options = {**SAMPLED, "seeds": 1, "epochs": 3}
+    summary = run(config(tmp_path, "auto", **options, evaluate_chunk=chunk))
+    same = run(config(tmp_path, "population", **options, statistics="population"))
+    running = run(config(tmp_path, "running", **options, statistics="running"))
+    assert summary["test"]["values"] == same["test"]["values"] != running["test"]["values"]
+
+    graph = gd.load("csbm")
+    for name, told in (("auto", summary), ("running", running)):
+        model = gd.GCN(graph.num_features, graph.num_classes, hidden=16, norm="batch")
+        model.load_state_dict(weights(tmp_path / name)[0])  # what is kept needs no statistics again
+        assert gd.evaluate(model, graph).metric["test"] == told["test"]["values"][0]
+
+
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "full"])
+def test_every_sampler_trains_from_its_name_alone(tmp_path, sampler):
+    """With its own batch size, cut to the 140 training nodes."""
+    summary = run(config(tmp_path, sampler=sampler, epochs=2, seeds=1, norm="none"))
+    assert summary["sampler"] == sampler
+    assert summary["sampler_options"].get("batch_size", 1) <= 140
+    assert summary["test"]["n"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampler": "neighbour"}, "unknown sampler 'neighbour'; did you mean neighbor"),
+        ({"sampler": "neighbor", "fanouts": "0"}, "fan-out 0 is not allowed"),
+        ({"sampler": "neighbor", "fanouts": "5,-3"}, "fan-out -3 is not allowed"),
+        ({"sampler": "neighbor", "fanouts": "5,x"}, "fanouts is 'x'; expected tuple"),
+        ({"sampler": "neighbor", "fanouts": "5,5,5"}, "3 fan-outs were given, but the model has 2"),
+        ({"sampler": "neighbor", "batch_size": 141}, "batch_size is 141, but there are 140"),
+        ({"fanouts": "5"}, "unknown option of the sampler full 'fanouts'"),
+        ({"batch_size": 5}, "unknown option of the sampler full 'batch_size'"),
+        (
+            {"sampler": "neighbor", "sampler_options": {"replaced": True}},
+            "unknown option of the sampler neighbor 'replaced'; did you mean replace",
+        ),
+        (
+            {"sampler": "neighbor", "sampler_options": {"replace": "perhaps"}},
+            "replace is 'perhaps'; expected true or false",
+        ),
+        (
+            {"sampler": "neighbor", "fanouts": "5", "sampler_options": {"fanouts": "5"}},
+            "sampler_options names fanouts, which has a flag of its own",
+        ),
+        (
+            {"sampler": "neighbor", "sampler_options": {"estimator": "htt"}},
+            "unknown estimator 'htt'",
+        ),
+        (
+            {"sampler": "neighbor", "model": "sage", "model_options": {"aggregator": "max"}},
+            "the maximum of sage knows no weights and has no unbiased estimate; use the estimator",
+        ),
+        ({"sampler": "ladies", "sampler_options": {"nodes": 10**6}}, "the budget is 1000000 nodes"),
+        ({"sampler": "ladies", "sampler_options": {"nodes": 0}}, "the budget of 0 nodes"),
+    ],
+)
+def test_a_sampler_that_does_not_fit_leaves_nothing_behind(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message) as caught:
+        run(config(tmp_path, **changes))
+    assert str(caught.value).count("\n") == 0
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampler_options": {"estimator": "unit"}},
+        {"fanouts": "-1"},
+        {"model_options": {"aggregator": "mean"}},
+    ],
+)
+def test_a_maximum_trains_where_no_weight_is_lost(tmp_path, changes):
+    options = {"sampler": "neighbor", "model": "sage", "model_options": {"aggregator": "max"}}
+    assert run(config(tmp_path, epochs=1, **{**options, **changes}))["test"]["n"] == 2
 
 
 @pytest.mark.parametrize(
