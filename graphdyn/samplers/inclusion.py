@@ -57,7 +57,7 @@ def target_probability(
     Returns:
         (N,) float32 for each block, first layer first.
     """
-    tables = plans.target_probability() or _reach(plans)[1:]
+    tables = plans.target_probability() or _reach(plans)
     return [t.float() for t in tables] or _count(plans, num_nodes, rounds, key)[0]
 
 
@@ -75,7 +75,7 @@ def source_probability(
     Returns:
         (N,) float32: one hop further out than the first of :func:`target_probability`.
     """
-    tables = _reach(plans)
+    tables = _reach(plans, sources=True)
     return tables[0].float() if tables else _count(plans, num_nodes, rounds, key)[1]
 
 
@@ -102,22 +102,21 @@ def _weighted(block: Block, table: Tensor) -> Block:
     return replace(block, node_prob=table[block.node_id[: block.num_dst]])
 
 
-def _reach(plans: Plans) -> list[Tensor]:
-    """(N,) float64 a layer, from the outermost sources to the seeds; empty where edges do not say."""
+def _reach(plans: Plans, *, sources: bool = False) -> list[Tensor]:
+    """(N,) a layer, from the outermost targets or sources to the seeds; empty where edges do not say."""
     if not isinstance(plans, LayeredPlans) or plans.reuse:
         return []
     csc, seeds = plans.structure.csc, plans.seeds
     prob = torch.zeros(csc.num_dst, dtype=torch.float64, device=csc.device)
     prob[seeds.pool] = seeds.prob.double()
-    edges = [plans.edge_probability(hop) for hop in range(plans.num_hops)]
     spread, tables = None, [prob]
-    for edge in edges:
+    for hop in range(plans.num_hops if sources else plans.num_hops - 1):
+        edge = plans.edge_probability(hop)
         if edge is None:
             return []
         spread = spread or Spread(csc, prob)
         tables.insert(0, spread.step(edge))
-    # A model without messages has one block all the same, whose sources are its targets.
-    return tables if plans.num_hops else [prob, prob]
+    return tables
 
 
 def _count(
