@@ -58,7 +58,7 @@ class WeightedNeighbor(LayeredSampler):
     Attributes:
         fanouts: Neighbours a target, from the seeds outwards; -1 is all. One number serves every layer.
         weights: ``values``: the size |a| of the matrix entry; the name of one of ``graph.node_attrs``:
-            weights (N,) of sources; or a tensor, (E,) in the order of ``graph.csc``, else (N,) of sources.
+            weights (N,) of sources; or a tensor (E,) in the order of ``graph.csc``.
         design: ``poisson``: k on average; ``wor``: exactly k.
     """
 
@@ -150,12 +150,10 @@ def _by_edge(graph: Graph, weights: str | Tensor) -> Tensor:
         if weights.shape != (n,):
             raise InputError(f"source weights have shape {tuple(weights.shape)}; expected ({n},).")
         weights = weights[graph.csc.indices.long()]
-    if weights.shape == (n,) and n != e:
-        weights = weights[graph.csc.indices.long()]
     if weights.shape != (e,):
         raise InputError(
-            f"weights have shape {tuple(weights.shape)}; expected ({e},), one an edge, or ({n},), "
-            "one a source."
+            f"weights have shape {tuple(weights.shape)}; expected ({e},), one an edge (weights of "
+            "sources go by the name of a node attribute)."
         )
     bad = torch.nonzero(~(torch.isfinite(weights) & (weights >= 0))).flatten()
     if bad.numel():
