@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from graphdyn.errors import InputError, unknown
+from graphdyn.samplers.cluster import Cluster
 from graphdyn.samplers.desraj import LayerwiseDesRaj
 from graphdyn.samplers.fastgcn import FastGCN
 from graphdyn.samplers.full import Full
@@ -16,15 +17,20 @@ from graphdyn.samplers.ibmb import Ibmb
 from graphdyn.samplers.ladies import Ladies
 from graphdyn.samplers.layered import LayeredSampler
 from graphdyn.samplers.neighbor import Neighbor
+from graphdyn.samplers.node import RandomNode
 from graphdyn.samplers.persistent import Persistent
 from graphdyn.samplers.pladies import Pladies
 from graphdyn.samplers.poisson import Poisson
+from graphdyn.samplers.saint_edge import SaintEdge
+from graphdyn.samplers.saint_node import SaintNode
+from graphdyn.samplers.saint_walk import SaintWalk
 from graphdyn.samplers.sampler import Plans, Sampler
 from graphdyn.samplers.seeds import SeedPolicy, Seeds, Shuffle, Uniform
 from graphdyn.samplers.shadow import Shadow
 from graphdyn.samplers.weighted import WeightedNeighbor
 
 __all__ = [
+    "Cluster",
     "FastGCN",
     "Full",
     "Ibmb",
@@ -36,6 +42,10 @@ __all__ = [
     "Pladies",
     "Plans",
     "Poisson",
+    "RandomNode",
+    "SaintEdge",
+    "SaintNode",
+    "SaintWalk",
     "Sampler",
     "SeedPolicy",
     "Seeds",
@@ -56,6 +66,11 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "layerwise-desraj": LayerwiseDesRaj,
     "shadow": Shadow,
     "ibmb": Ibmb,
+    "cluster": Cluster,
+    "node": RandomNode,
+    "saint-node": SaintNode,
+    "saint-edge": SaintEdge,
+    "saint-walk": SaintWalk,
 }
 
 
