@@ -343,8 +343,8 @@ def _build_sampler(config: Config, graph: Graph) -> Sampler:
     options = {**config.sampler_options, **given}
     sampler = build_sampler(config.sampler, **options)
     # A sampler's own batch size is meant for large graphs; only one that was asked for is an error.
-    assert graph.split is not None
-    size, most = getattr(sampler, "batch_size", None), graph.split.train.numel()
-    if "batch_size" not in options and size is not None and size > most:
-        sampler = replace(sampler, batch_size=most)  # pyright: ignore
+    size = getattr(sampler, "batch_size", None)
+    if "batch_size" not in options and size is not None:
+        most = sampler.largest_batch(graph)
+        sampler = replace(sampler, batch_size=min(size, most))  # pyright: ignore
     return sampler

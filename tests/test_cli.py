@@ -5,6 +5,7 @@ import struct
 import pytest
 
 from graphdyn.cli import main
+from graphdyn.report.tables import labels, read_run
 
 TRAIN = ["train", "--dataset", "csbm", "--hidden", "8", "--epochs", "3", "--seeds", "2"]
 
@@ -55,6 +56,47 @@ def test_bad_input_is_one_sentence_and_exit_code_two(words, message, capsys, tmp
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+SAGE_MAX = ["--model", "sage", "--model-options", "aggregator", "max"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["neighbour"], "unknown sampler 'neighbour'; did you mean neighbor"),
+        (["neighbor", "--fanouts", "0"], "fan-out 0 is not allowed"),
+        (["neighbor", "--fanouts=-2"], "fan-out -2 is not allowed"),
+        (["neighbor", "--fanouts", "5,5,5"], "3 fan-outs were given, but the model has 2"),
+        (
+            ["neighbor", "--batch-size", "141"],
+            "batch_size is 141, but there are 140 training nodes",
+        ),
+        (["full", "--batch-size", "5"], "unknown option of the sampler full 'batch_size'"),
+        (["ladies", "--sampler-options", "nodes", "100000"], "the budget is 100000 nodes"),
+        (["cluster", "--sampler-options", "parts", "100000"], "100000"),
+        (["neighbor", *SAGE_MAX], "use the estimator 'unit', the aggregator mean or sum"),
+    ],
+)
+def test_a_sampler_that_does_not_fit_is_one_sentence(words, message, capsys, tmp_path):
+    out = tmp_path / "run"
+    assert main([*TRAIN, "--sampler", *words, "--out", str(out)]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("graphdyn: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert not out.exists()
+
+
+def test_runs_are_told_apart_by_sampler_and_never_by_workers(tmp_path):
+    sampled = ["--sampler", "neighbor", "--fanouts", "4,3", "--batch-size", "30"]
+    assert main([*TRAIN, "--out", str(tmp_path / "full"), "--workers", "0"]) == 0
+    assert main([*TRAIN, *sampled, "--out", str(tmp_path / "neighbor")]) == 0
+    runs = [read_run(tmp_path / name)["config"] for name in ("full", "neighbor")]
+    assert labels(runs) == [
+        "gcn on csbm, sampler full, batch_size None, fanouts None",
+        "gcn on csbm, sampler neighbor, batch_size 30, fanouts 4,3",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,17 @@ FLAGS = [
     "0.0",
     "--patience",
     "100",
+    "--sampler",
+    "neighbor",
+    "--batch-size",
+    "64",
+    "--fanouts",
+    "15,10,5",
+    "--sampler-options",
+    "estimator",
+    "hajek",
+    "--statistics",
+    "running",
 ]
 
 TOML = """
@@ -49,6 +60,11 @@ lr = 0.005
 model_options = {heads = 8}
 weight_decay_for = {first = 0.0005, out = 0.0}
 patience = 100
+sampler = "neighbor"
+batch_size = 64
+fanouts = [15, 10, 5]
+sampler_options = {estimator = "hajek"}
+statistics = "running"
 """
 
 PYTHON = Config(
@@ -63,6 +79,11 @@ PYTHON = Config(
     model_options={"heads": 8},
     weight_decay_for={"first": 0.0005, "out": 0.0},
     patience=100,
+    sampler="neighbor",
+    batch_size=64,
+    fanouts=(15, 10, 5),
+    sampler_options={"estimator": "hajek"},
+    statistics="running",
 )
 
 
@@ -85,16 +106,39 @@ def test_flags_win_over_the_file(tmp_path):
 
 
 def test_identity_ignores_where_it_is_written_and_nothing_else(tmp_path):
-    assert Config(out=tmp_path, checkpoint_seconds=1.0, data_root=tmp_path).id == Config().id
+    where = {"out": tmp_path, "checkpoint_seconds": 1.0, "data_root": tmp_path}
+    assert Config(**where, workers=0, prefetch=9).id == Config().id
+    assert Config(workers=0).differences(Config(prefetch=1).canonical()) == []
     changed = {
         "layers": 3,
         "lr": 0.1,
         "threads": 1,
         "select": "loss",
         "model_options": {"heads": 1},
+        "sampler": "neighbor",
+        "batch_size": 7,
+        "fanouts": "5",
+        "sampler_options": {"replace": True},
+        "statistics": "running",
+        "evaluate_chunk": 10,
     }
     ids = {Config(**{name: value}).id for name, value in changed.items()}
     assert len(ids | {Config().id}) == len(changed) + 1
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [("15,10,5", "15,10,5"), ((15, 10, 5), "15,10,5"), ([15, -1], "15,-1"), (7, "7"), (None, None)],
+)
+def test_fan_outs_have_one_form_whoever_gives_them(given, text):
+    assert Config(fanouts=given).fanouts == text
+    assert Config.from_dict({"fanouts": given}).id == Config(fanouts=text).id
+
+
+@pytest.mark.parametrize("words", [["15,10,5"], ["15", "10", "5"]])
+def test_fan_outs_on_the_command_line(words):
+    assert parse_config(["--fanouts", *words]).fanouts == "15,10,5"
+    assert parse_config(["--fanouts=-1,5"]).fanouts == "-1,5"
 
 
 def test_canonical_form_survives_json():
@@ -118,6 +162,15 @@ def test_canonical_form_survives_json():
         ({"hiden": 64}, "unknown configuration field 'hiden'; did you mean hidden"),
         ({"first_seed": -1}, "first_seed is -1"),
         ({"threads": 0}, "threads is 0"),
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 1, or absent"),
+        ({"batch_size": 1.5}, "batch_size is 1.5; expected int"),
+        ({"evaluate_chunk": 0}, "evaluate_chunk is 0"),
+        ({"workers": -1}, "workers is -1; it must be at least 0"),
+        ({"prefetch": 0}, "prefetch is 0; it must be at least 1"),
+        ({"fanouts": True}, "fanouts is True; expected str"),
+        ({"fanouts": 2.5}, "fanouts is 2.5; expected str"),
+        ({"statistics": "batch"}, "unknown statistics 'batch'"),
+        ({"sampler": 3}, "sampler is 3; expected str"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(values, message):

@@ -65,3 +65,7 @@ class RandomNode(Sampler):
         return PartPlans(
             ground, self.estimator, part, self.batch_size, independent=self.independent
         )
+
+    def largest_batch(self, graph: Graph) -> int:
+        """See :meth:`Sampler.largest_batch`: all nodes, whether they train or not."""
+        return super().largest_batch(graph) if self.inductive else graph.num_nodes

@@ -52,6 +52,10 @@ class Sampler(ABC):
             InputError: If the sampler does not fit the graph or the model.
         """
 
+    def largest_batch(self, graph: Graph) -> int:
+        """Most nodes that ``batch_size`` may ask for, in samplers that have one: all training nodes."""
+        return training_nodes(graph, None).numel()
+
 
 class Plans(ABC):
     """A sampler bound to a graph and a model: a pure function from keys to plans, safe to share by threads.
