@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import signal
@@ -83,6 +84,27 @@ def peak_memory(device: torch.device) -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reuse_memory() -> bool:
+    """Let this process keep the memory that it frees, for its own next allocation.
+
+    A training step on sampled batches frees and asks for hundreds of megabytes. By default glibc gives
+    each large block back to the system, which must zero every page of the next one: about a sixth of a
+    step on CPU. The price is that the process stays at its peak. It holds for the whole process and
+    cannot be taken back; it changes no number.
+
+    Returns:
+        Whether it took effect: Linux with glibc alone.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        return False
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    return bool(mallopt(mmap_threshold, 1 << 30)) and bool(mallopt(trim_threshold, (1 << 31) - 1))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from graphdyn.machine import (
     device_name,
     peak_memory,
     pick_device,
+    reuse_memory,
     settings,
     stoppable,
     versions,
@@ -38,6 +39,8 @@ def run(config: Config) -> dict[str, Any]:
         Interrupted: After Ctrl-C; the folder can be resumed.
     """
     device = pick_device(config.device)
+    if config.sampler != "full":  # a full batch is allocated once, and would only raise its peak
+        reuse_memory()
     with settings(config.threads, config.deterministic):
         job = Job(config, device)  # before the folder exists: bad input leaves nothing behind
         record = Record.open(config)
