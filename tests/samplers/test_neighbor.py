@@ -52,11 +52,13 @@ def subsets(graph, propagation, v, k):
     }
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 20])
-@pytest.mark.parametrize("matrix_name", MATRICES)
 @pytest.mark.parametrize("name", AWKWARD)
-def test_the_mean_over_all_subsets_is_the_full_aggregate(name, matrix_name, k):
-    propagation = MATRICES[matrix_name]
+def test_the_mean_over_all_subsets_is_the_full_aggregate(name):
+    for propagation, k in product(MATRICES.values(), (1, 2, 3, 20)):
+        _check_all_subsets(name, propagation, k)
+
+
+def _check_all_subsets(name, propagation, k):
     graph, plans = plans_of(name, propagation, 1, (k,))
     truth = exact(graph, propagation, 1)
     # Layer 0 of one plan: each drawn row must be one of the subsets, with the value enumerated.
@@ -78,9 +80,9 @@ def test_a_target_meets_every_subset_equally_often(name, v, k):
     graph, plans = plans_of(name, SYM, 1, (k,), torch.tensor([v]))
     table = subsets(graph, SYM, v, k)
     counts = dict.fromkeys(table, 0)
-    for plan in oracles.replicate(plans, 3000):
+    for plan in oracles.replicate(plans, 1500):
         counts[frozenset(plan.blocks[0].edge_id.tolist())] += 1
-    expected = 3000 / len(table)
+    expected = 1500 / len(table)
     assert sum((c - expected) ** 2 / expected for c in counts.values()) < chi2.isf(
         1e-6, len(table) - 1
     )
@@ -103,9 +105,9 @@ def test_the_variance_is_that_of_sampling_without_replacement(name, v, k):
     stated, _, _ = variances(graph, mean, v, k)
     table = torch.stack(list(subsets(graph, mean, v, k).values()))
     torch.testing.assert_close(table.var(0, unbiased=False), stated, rtol=1e-5, atol=1e-9)
-    _, error, count = mean_estimate(plans, graph.x, 1500)
+    _, error, count = mean_estimate(plans, graph.x, 800)
     measured = error[v] ** 2 * count[v]
-    assert _in_band(measured, stated, table, 1500)
+    assert _in_band(measured, stated, table, 800)
 
 
 def _in_band(measured, stated, population, replicates):
@@ -124,13 +126,13 @@ def test_with_replacement_multiplicities_sum_to_k_and_variance_is_sigma2_over_k(
     block = plans.plan(Key(0)).blocks[0]
     assert block.adjacency.csc.num_edges == k
     torch.testing.assert_close(block.scale, torch.full((k,), d / k))
-    average, error, count = mean_estimate(plans, graph.x, 2000)
+    average, error, count = mean_estimate(plans, graph.x, 1000)
     truth = exact(graph, mean, 1)
     assert worst(average[v], truth[v], error[v]) <= 5
     tuples = torch.stack([s.mean(0) for s in _tuples(graph, v, min(k, 3))])
     if k <= 3:
         torch.testing.assert_close(tuples.var(0, unbiased=False), stated, rtol=1e-5, atol=1e-9)
-    assert _in_band(error[v] ** 2 * count[v], stated, tuples, 2000)
+    assert _in_band(error[v] ** 2 * count[v], stated, tuples, 1000)
 
 
 def _tuples(graph, v, k):
@@ -153,7 +155,7 @@ def test_the_whole_row_has_no_variance():
 def test_full_graph_weights_times_scale_are_unbiased(name, replace):
     for propagation in MATRICES.values():
         graph, plans = plans_of(name, propagation, 1, (2,), replace=replace)
-        average, error, _ = mean_estimate(plans, graph.x, 300)
+        average, error, _ = mean_estimate(plans, graph.x, 200)
         assert worst(average, exact(graph, propagation, 1), error) <= 5
 
 
@@ -180,7 +182,7 @@ def test_renormalising_on_the_sample_is_found_out():
 
 def test_without_a_scale_mass_is_lost():
     graph, plans = plans_of("star", SYM, 1, (2,), estimator="unit")
-    average, error, _ = mean_estimate(plans, graph.x, 300)
+    average, error, _ = mean_estimate(plans, graph.x, 200)
     assert worst(average, exact(graph, SYM, 1), error) > 20
     block = plans.plan(Key(0)).blocks[0]
     assert block.scale is None
@@ -205,7 +207,7 @@ def test_self_normalised_rows_have_their_full_sum():
 def test_independent_layers_are_unbiased_for_linear_networks(name, hops):
     propagation = MATRICES["column" if name in ("parallel", "loops") else "sym"]
     graph, plans = plans_of(name, propagation, hops, (2,))
-    average, error, _ = mean_estimate(plans, graph.x, 400)
+    average, error, _ = mean_estimate(plans, graph.x, 250)
     assert worst(average, exact(graph, propagation, hops), error) <= 5
 
 
@@ -233,7 +235,7 @@ def test_one_draw_for_all_layers_is_biased_from_three_layers_on(hops, biased):
     truth, enumerated = exact(graph, propagation, hops), every_reuse(graph, propagation, hops, 1)
     assert bool((enumerated - truth).abs().max() > 1e-2) == biased
     _, plans = plans_of(graph, propagation, hops, (1,), reuse=True)
-    average, error, _ = mean_estimate(plans, graph.x, 4000)
+    average, error, _ = mean_estimate(plans, graph.x, 2500)
     assert worst(average, enumerated, error) <= 5
     assert (worst(average, truth, error) > 5) == biased
 
