@@ -15,16 +15,16 @@ import resource
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
-    torch.ones(4 << 20)
+    torch.ones(12 << 20)
 start = faults()
 for _ in range(10):
-    torch.ones(4 << 20)
+    torch.ones(12 << 20)
 print(faults() - start)
 """
 
 
 def faults(reuse):
-    """Page faults of ten allocations of 16 MiB, after a few."""
+    """Page faults of ten allocations of 48 MiB, after a few."""
     run = subprocess.run(
         [sys.executable, "-c", CHILD.format(reuse=reuse)],
         capture_output=True,
