@@ -62,7 +62,6 @@ def count_later(indptr, indices, walks, node, edge):
             for i in range(j):
                 if seen_before(path, i):
                     continue
-                e = find(indptr, indices, path[i], path[j])
+                e = find(indptr, indices, min(path[i], path[j]), max(path[i], path[j]))
                 if e >= 0:
                     edge[e] += 1
-                    edge[find(indptr, indices, path[j], path[i])] += 1

@@ -28,20 +28,13 @@ def walk(csc: CSC, roots: Tensor, length: int, bits: int) -> Tensor:
 
 def count_later(csc: CSC, walks: Tensor, node: Tensor, edge: Tensor) -> None:
     """See :func:`graphdyn.kernels.walk.count_later`."""
-    order = csc.dst.long() * csc.num_src + csc.indices.long()
+    known = csc.dst.long() * csc.num_src + csc.indices.long()
     new = [~(walks[:, :i] == walks[:, i : i + 1]).any(1) for i in range(walks.shape[1])]
     for j in range(2, walks.shape[1]):
-        met = walks[new[j], j]
-        node += torch.bincount(met, minlength=node.numel())
+        node += torch.bincount(walks[new[j], j], minlength=node.numel())
         for i in range(j):
-            keep = new[i] & new[j]
-            _add(csc, order, walks[keep, i], walks[keep, j], edge)
-
-
-def _add(csc: CSC, order: Tensor, u: Tensor, v: Tensor, edge: Tensor) -> None:
-    """Count the edges between two columns of nodes, both ways; ``order`` sorts the pattern's edges."""
-    for src, dst in ((u, v), (v, u)):
-        wanted = dst * csc.num_src + src
-        place = torch.searchsorted(order, wanted).clamp(max=order.numel() - 1)
-        found = place[order[place] == wanted]
-        edge += torch.bincount(found, minlength=edge.numel()).to(edge.dtype)
+            u, v = walks[new[i] & new[j]][:, [i, j]].sort(1).values.unbind(1)
+            wanted = v * csc.num_src + u
+            place = torch.searchsorted(known, wanted).clamp(max=known.numel() - 1)
+            found = place[known[place] == wanted]
+            edge += torch.bincount(found, minlength=edge.numel()).to(edge.dtype)

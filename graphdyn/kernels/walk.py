@@ -51,7 +51,7 @@ def count_later(csc: CSC, walks: Tensor, node: Tensor, edge: Tensor) -> None:
         csc: (N, N) symmetric pattern without loops or parallel edges, rows sorted.
         walks: (W, L + 1) int64 from :func:`walk`.
         node: (N,) int64 counts, added to.
-        edge: (E,) int32 counts, added to.
+        edge: (E,) int32 counts, added to at the one of both directions whose source has the smaller id.
     """
     if not compiled(csc.device):
         torch_walk.count_later(csc, walks, node, edge)

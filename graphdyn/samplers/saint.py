@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -26,7 +27,20 @@ from graphdyn.samplers.structure import Structure
 from graphdyn.samplers.subgraph import Ground, Members, SubgraphPlans
 from graphdyn.sparse import CSC
 
-_CHUNK = 1 << 22  # edges whose float64 intermediates are held at once
+_CHUNK = 1 << 20  # edges whose float64 intermediates are held at once
+
+
+class Hits(NamedTuple):
+    """What one draw brings. On the CPU, where sums have one order: the same draws on every device.
+
+    Attributes:
+        node: (N,) float64 probability of each node; 0 outside the universe.
+        pair: From (P,) sources and (P,) targets of edges of the graph, no loops, to the (P,) float64
+            probability that one draw brings both.
+    """
+
+    node: Tensor
+    pair: Callable[[Tensor, Tensor], Tensor]
 
 
 class Norms(NamedTuple):
@@ -44,8 +58,6 @@ class Norms(NamedTuple):
 class Design(ABC):
     """How the nodes of a subgraph are drawn.
 
-    Probabilities are computed on the CPU, where sums have one order: the same draws on every device.
-
     Attributes:
         units: m, independent draws.
     """
@@ -57,16 +69,12 @@ class Design(ABC):
         """(M,) int64 distinct nodes, ascending."""
 
     @abstractmethod
-    def node_hit(self) -> Tensor:
-        """(N,) float64 probability that one draw brings each node."""
-
-    @abstractmethod
-    def pair_hit(self, src: Tensor, dst: Tensor) -> Tensor:
-        """(P,) float64 probability that one draw brings both ends of edges of the graph, src != dst."""
+    def hits(self, key: Key) -> Hits:
+        """What one draw brings; ``key`` serves designs that have to count."""
 
 
 class SaintPlans(SubgraphPlans):
-    """Plans of a design. An epoch has as many steps as bring each node once on average.
+    """Plans of a design. An epoch has as many steps as bring each node once on average, rounded up.
 
     Args:
         ground: What is drawn from.
@@ -78,14 +86,15 @@ class SaintPlans(SubgraphPlans):
 
     def __init__(self, ground: Ground, design: Design, estimator: str, coverage: int, key: Key):
         super().__init__(ground, "ht" if estimator == "published" else estimator)
-        self.design, csc = design, ground.structure.csc
-        prob = any_of(design.node_hit(), design.units)
-        self.num_batches = math.ceil(ground.universe.numel() / float(prob.sum()) - 1e-9)
+        self.design, key = design, key.fold("coverage")
         if estimator == "published":
             norms = counted(ground, design, coverage, key)
         else:
-            norms = Norms(prob, edge_scale(csc.to("cpu"), design))
-        self.prob, self.edge_scale = (t.to(csc.device) for t in norms)
+            norms = closed(ground.structure.csc.to("cpu"), design, key)
+        device = ground.structure.device
+        self.prob, self.edge_scale = norms.prob.to(device), norms.scale.to(device)
+        # Rounding of the sum must not add a step.
+        self.num_batches = math.ceil(ground.universe.numel() / float(norms.prob.sum()) - 1e-9)
 
     def draw(self, key: Key) -> Members:
         """See :meth:`SubgraphPlans.draw`."""
@@ -124,16 +133,19 @@ def both_of(hit_u: Tensor, hit_v: Tensor, hit_uv: Tensor, m: int) -> Tensor:
     return torch.where(neither > 0, p_u * p_v + dependence, torch.minimum(p_u, p_v))
 
 
-def edge_scale(csc: CSC, design: Design) -> Tensor:
-    """(E,) float32 ``p_v / p_uv`` of each edge u -> v; 1 for loops."""
-    out, hit = torch.ones(csc.num_edges), design.node_hit()
+def closed(csc: CSC, design: Design, key: Key) -> Norms:
+    """Normalisation by the closed form."""
+    hits, m = design.hits(key), design.units
+    scale = torch.ones(csc.num_edges)
     for first in range(0, csc.num_edges, _CHUNK):
         part = slice(first, first + _CHUNK)
         src, dst = csc.indices[part].long(), csc.dst[part].long()
-        both = both_of(hit[src], hit[dst], design.pair_hit(src, dst), design.units)
-        scale = any_of(hit[dst], design.units) / both
-        out[part] = torch.where(src == dst, 1.0, scale.float())
-    return out
+        u, v = hits.node[src], hits.node[dst]
+        # Counted probabilities may contradict each other; no pair is likelier than one of its ends.
+        pair = torch.minimum(hits.pair(src, dst), torch.minimum(u, v))
+        ratio = any_of(v, m) / both_of(u, v, pair, m)
+        scale[part] = torch.where(src == dst, 1.0, ratio.float())
+    return Norms(any_of(hits.node, m), scale)
 
 
 def counted(ground: Ground, design: Design, coverage: int, key: Key) -> Norms:
@@ -147,7 +159,7 @@ def counted(ground: Ground, design: Design, coverage: int, key: Key) -> Norms:
     edge = torch.zeros(csc.num_edges, dtype=torch.int32, device=csc.device)
     total, rounds = 0, 0
     while total <= coverage * ground.universe.numel():
-        nodes = design.draw(key.fold("coverage", rounds))
+        nodes = design.draw(key.fold(rounds))
         node[nodes] += 1
         edge[induced(csc, nodes, workspace).edge.long()] += 1
         total, rounds = total + nodes.numel(), rounds + 1

@@ -50,5 +50,5 @@ class SaintEdge(Sampler):
         check_estimator(self.estimator)
         check_positive(budget=self.budget, coverage=self.coverage)
         ground = Ground.of(graph, propagation, nodes, inductive=self.inductive)
-        design = WalkDesign(ground, self.budget, 1, self.coverage, key)
+        design = WalkDesign(ground, self.budget, 1, self.coverage)
         return SaintPlans(ground, design, self.estimator, self.coverage, key)

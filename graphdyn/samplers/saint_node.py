@@ -10,7 +10,7 @@ from torch import Tensor
 from graphdyn.errors import InputError, unknown
 from graphdyn.graph import Graph, Propagation
 from graphdyn.keys import Key
-from graphdyn.samplers.saint import Design, SaintPlans, column_norm, normalised
+from graphdyn.samplers.saint import Design, Hits, SaintPlans, column_norm, normalised
 from graphdyn.samplers.sampler import Sampler
 from graphdyn.samplers.subgraph import Ground, check_estimator, check_positive, distinct
 
@@ -87,10 +87,6 @@ class NodeDesign(Design):
         place = torch.searchsorted(self.cumulated, u * self.cumulated[-1], right=True)
         return distinct(self.universe[place.clamp(max=self.universe.numel() - 1)])
 
-    def node_hit(self) -> Tensor:
-        """See :meth:`Design.node_hit`."""
-        return self.prob
-
-    def pair_hit(self, src: Tensor, dst: Tensor) -> Tensor:
-        """See :meth:`Design.pair_hit`: one draw brings one node."""
-        return torch.zeros(src.numel(), dtype=torch.float64, device=src.device)
+    def hits(self, key: Key) -> Hits:
+        """See :meth:`Design.hits`: one draw brings one node."""
+        return Hits(self.prob, lambda src, dst: torch.zeros(src.numel(), dtype=torch.float64))

@@ -16,7 +16,7 @@ from torch import Tensor
 from graphdyn.graph import Graph, Propagation
 from graphdyn.kernels.walk import count_later, walk
 from graphdyn.keys import Key
-from graphdyn.samplers.saint import Design, SaintPlans
+from graphdyn.samplers.saint import Design, Hits, SaintPlans
 from graphdyn.samplers.sampler import Sampler
 from graphdyn.samplers.subgraph import Ground, check_estimator, check_positive, distinct
 from graphdyn.samplers.undirected import simple_graph
@@ -55,7 +55,7 @@ class SaintWalk(Sampler):
         check_estimator(self.estimator)
         check_positive(roots=self.roots, length=self.length, coverage=self.coverage)
         ground = Ground.of(graph, propagation, nodes, inductive=self.inductive)
-        design = WalkDesign(ground, self.roots, self.length, self.coverage, key)
+        design = WalkDesign(ground, self.roots, self.length, self.coverage)
         return SaintPlans(ground, design, self.estimator, self.coverage, key)
 
 
@@ -70,56 +70,56 @@ class WalkDesign(Design):
         units: m.
         length: L.
         coverage: Walks that are counted: coverage U / (L + 1).
-        key: Of counting.
     """
 
-    def __init__(self, ground: Ground, units: int, length: int, coverage: int, key: Key):
-        self.units, self.length, self.universe = units, length, ground.universe
-        graph = simple_graph(ground.structure.csc)
-        self.graph = graph.to(ground.structure.device)
-        self.inverse = torch.where(graph.degree > 0, 1.0 / graph.degree.double(), 0.0)
-        self._edges = graph.dst.long() * graph.num_src + graph.indices.long()
-        self.hit = self._first_step(ground.is_member.cpu())
-        self.later: Tensor | None = None
-        if length > 1 and graph.num_edges:
-            self._count(coverage, key.fold("coverage"))
-
-    def _first_step(self, member: Tensor) -> Tensor:
-        """(N,) that v is the root, or that a neighbour is and steps to v."""
-        graph = self.graph.to("cpu")
-        arrive = torch.zeros(graph.num_dst, dtype=torch.float64)
-        arrive.index_add_(0, graph.dst.long(), self.inverse[graph.indices.long()])
-        return torch.where(member, (1 + arrive) / self.universe.numel(), 0.0).clamp(max=1)
-
-    def _count(self, coverage: int, key: Key) -> None:
-        """What later steps add to the probabilities of a walk."""
-        graph = self.graph
-        count = -(-coverage * self.universe.numel() // (self.length + 1))
-        node = torch.zeros(graph.num_dst, dtype=torch.int64, device=graph.device)
-        edge = torch.zeros(graph.num_edges, dtype=torch.int32, device=graph.device)
-        for number, first in enumerate(range(0, count, _WALKS)):
-            walks = self._walks(key.fold(number), min(_WALKS, count - first))
-            count_later(graph, walks, node, edge)
-        self.hit = (self.hit + node.cpu().double() / count).clamp(max=1)
-        self.later = (edge.double() / count).cpu()
-
-    def _walks(self, key: Key, count: int) -> Tensor:
-        number = torch.arange(count, device=self.universe.device)
-        root = key.fold("roots").integers(number, self.universe.numel())
-        return walk(self.graph, self.universe[root], self.length, key.fold("walk").bits)
+    def __init__(self, ground: Ground, units: int, length: int, coverage: int):
+        self.ground, self.units, self.length, self.coverage = ground, units, length, coverage
+        self.graph = simple_graph(ground.structure.csc).to(ground.structure.device)
 
     def draw(self, key: Key) -> Tensor:
         """See :meth:`Design.draw`."""
-        return distinct(self._walks(key, self.units))
+        return distinct(self.walks(key, self.units))
 
-    def node_hit(self) -> Tensor:
-        """See :meth:`Design.node_hit`."""
-        return self.hit
+    def walks(self, key: Key, count: int) -> Tensor:
+        """(count, L + 1) int64 nodes."""
+        universe = self.ground.universe
+        number = torch.arange(count, device=universe.device)
+        root = universe[key.fold("roots").integers(number, universe.numel())]
+        return walk(self.graph, root, self.length, key.fold("walk").bits)
 
-    def pair_hit(self, src: Tensor, dst: Tensor) -> Tensor:
-        """See :meth:`Design.pair_hit`."""
-        first = (self.inverse[src] + self.inverse[dst]) / self.universe.numel()
-        if self.later is None:
+    def hits(self, key: Key) -> Hits:
+        """See :meth:`Design.hits`: the first step exactly, later ones counted."""
+        first = self._first_step()
+        if self.length == 1 or not self.graph.num_edges:
             return first
-        place = torch.searchsorted(self._edges, dst * self.graph.num_src + src)
-        return first + self.later[place.clamp(max=self._edges.numel() - 1)]
+        node, edge = self._later(key)
+        graph = self.graph.to("cpu")
+        known = graph.dst.long() * graph.num_src + graph.indices.long()
+
+        def pair(src: Tensor, dst: Tensor) -> Tensor:
+            wanted = torch.maximum(src, dst) * graph.num_src + torch.minimum(src, dst)
+            place = torch.searchsorted(known, wanted).clamp(
+                max=known.numel() - 1
+            )  # loops: anywhere
+            return first.pair(src, dst) + edge[place]
+
+        return Hits((first.node + node).clamp(max=1), pair)
+
+    def _first_step(self) -> Hits:
+        """A node is hit as the root, or from a neighbour that is; a pair from either end."""
+        graph, count = self.graph.to("cpu"), self.ground.universe.numel()
+        inverse = torch.where(graph.degree > 0, 1.0 / graph.degree.double(), 0.0)
+        node = torch.where(self.ground.is_member.cpu(), 1.0, 0.0).double()
+        node.index_add_(0, graph.dst.long(), inverse[graph.indices.long()])
+        return Hits((node / count).clamp(max=1), lambda u, v: (inverse[u] + inverse[v]) / count)
+
+    def _later(self, key: Key) -> tuple[Tensor, Tensor]:
+        """(N,) and (E,) float64 shares of walks that :func:`count_later` counts."""
+        graph, total = self.graph, self.coverage * self.ground.universe.numel()
+        count = -(-total // (self.length + 1))
+        node = torch.zeros(graph.num_dst, dtype=torch.int64, device=graph.device)
+        edge = torch.zeros(graph.num_edges, dtype=torch.int32, device=graph.device)
+        for number, first in enumerate(range(0, count, _WALKS)):
+            walks = self.walks(key.fold(number), min(_WALKS, count - first))
+            count_later(graph, walks, node, edge)
+        return node.cpu().double() / count, edge.cpu().double() / count
