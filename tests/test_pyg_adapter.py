@@ -1,5 +1,7 @@
 """Unmodified PyG models on our batches: the same numbers as ours, exact with all neighbours, unbiased."""
 
+from dataclasses import replace
+
 import cases
 import numpy as np
 import pytest
@@ -156,6 +158,17 @@ def test_independent_layers_say_why_and_go_one_by_one(name):
         data = to_data(plan, g, adjs=True)
         cases.close(run_adjs(convs, data), ours_on(model, plan, g))
         assert "edge_index" not in data
+
+
+def test_layers_that_differ_by_their_weights_alone_are_told_apart():
+    g = graph()
+    plan = first_plan(Neighbor((-1,), batch_size=8), g, GCN_)
+    to_data(plan, g)
+    inner = plan.blocks[1]
+    other = Sparse(inner.adjacency.csc, 2 * inner.adjacency.values)
+    blocks = (plan.blocks[0], replace(inner, adjacency=other), plan.blocks[2])
+    with pytest.raises(InputError, match="drawn independently"):
+        to_data(replace(plan, blocks=blocks), g)
 
 
 def test_sage_with_its_weights_on_torch_csr():
@@ -333,8 +346,6 @@ def test_fields():
 
 
 def test_node_weights_where_the_probability_is_known():
-    from dataclasses import replace
-
     g = graph()
     plan = first_plan(Full(), g, MEAN)
     prob = torch.linspace(0.1, 1, N)

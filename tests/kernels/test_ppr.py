@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from samplers.graphs import AWKWARD
+from samplers.graphs import AWKWARD, hub
 
 from graphdyn.errors import InputError
 from graphdyn.graph import Graph
@@ -120,6 +120,22 @@ def test_a_root_below_the_threshold_pushes_all_the_same():
     star = AWKWARD["star"]()
     rows = ppr(star.csc, torch.tensor([0]), alpha=0.5, eps=1.0)
     assert (rows.node.tolist(), rows.mass.tolist()) == ([0], [0.5])
+
+
+@pytest.mark.parametrize("numba", [True, False])
+def test_a_residual_at_the_threshold_pushes(numba, monkeypatch):
+    """By hand on a path: node 1 has degree 2 and is left with exactly 2 eps."""
+    monkeypatch.setattr(module, "compiled", lambda device: numba)
+    rows = ppr(AWKWARD["path"]().csc, torch.tensor([0]), alpha=0.5, eps=0.25)
+    assert (rows.node.tolist(), rows.mass.tolist()) == ([0, 1], [0.5, 0.25])
+
+
+@pytest.mark.parametrize("numba", [True, False])
+def test_a_threshold_beyond_64_bits_is_no_small_one(numba, monkeypatch):
+    """eps times the degree of the hub is 2^64 + 2^15 units: nobody pushes but the root."""
+    monkeypatch.setattr(module, "compiled", lambda device: numba)
+    rows = ppr(hub(1 << 15).csc, torch.tensor([1]), alpha=0.5, eps=0.5 + 2.0**-50)
+    assert (rows.node.tolist(), rows.mass.tolist()) == ([1], [0.5])
 
 
 def test_no_roots():
