@@ -14,6 +14,7 @@ from graphdyn.samplers.desraj import LayerwiseDesRaj
 from graphdyn.samplers.fastgcn import FastGCN
 from graphdyn.samplers.full import Full
 from graphdyn.samplers.ibmb import Ibmb
+from graphdyn.samplers.labor import Labor
 from graphdyn.samplers.ladies import Ladies
 from graphdyn.samplers.layered import LayeredSampler
 from graphdyn.samplers.neighbor import Neighbor
@@ -34,6 +35,7 @@ __all__ = [
     "FastGCN",
     "Full",
     "Ibmb",
+    "Labor",
     "Ladies",
     "LayeredSampler",
     "LayerwiseDesRaj",
@@ -60,6 +62,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "full": Full,
     "neighbor": Neighbor,
     "neighbor-weighted": WeightedNeighbor,
+    "labor": Labor,
     "fastgcn": FastGCN,
     "ladies": Ladies,
     "pladies": Pladies,

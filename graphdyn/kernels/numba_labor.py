@@ -1,0 +1,295 @@
+"""LABOR's compiled loops, bit for bit those of :mod:`graphdyn.kernels.torch_labor`.
+
+A row's words are hashed into a small buffer and compared 64 at a time: what is below a threshold becomes the
+bits of an integer, so neither the hash nor the comparison has a branch, and both are vectorised. Loops that
+are to be vectorised run over a slice, whose places are known not to be negative.
+"""
+
+# The operations are documented where they are called, in graphdyn.kernels.labor.
+# ruff: noqa: D103
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from graphdyn.kernels import torch_labor
+from graphdyn.kernels.numba_keyed import GOLDEN, hash_id, mix
+from graphdyn.kernels.numba_loops import jit
+from graphdyn.kernels.numba_normal import score
+from graphdyn.kernels.numba_prefetch import prefetch
+
+_ONE, _ZERO, _S11 = np.uint64(1), np.uint64(0), np.uint64(11)
+_SIGN = np.uint64(1 << 63)
+_TOP = np.uint64(1 << torch_labor.WORD_BITS)  # above every word
+_LOW = np.int64(0xFFFFFFFF)
+_CHUNK = 1024  # words hashed at once: they stay in the nearest cache
+_AHEAD, _REACH, _LINE = (
+    4,
+    512,
+    16,
+)  # rows asked for ahead; how many edges of each; edges in a cache line
+
+
+def _ones(typing_context, mask):
+    """Number of bits that are set."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), codegen
+
+
+def _first(typing_context, mask):
+    """Place of the lowest bit that is set; there must be one."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), codegen
+
+
+ones: Any = intrinsic(_ones)
+first: Any = intrinsic(_first)
+
+
+@numba.njit(inline="always")
+def stream(t, bits):
+    return mix(bits + GOLDEN * (np.uint64(t) + _ONE))
+
+
+@numba.njit(inline="always")
+def _open(hashed):
+    return (np.float64(np.int64(hashed >> _S11)) + 0.5) * 2.0**-53
+
+
+@numba.njit
+def ordered(z):
+    bits = np.float64(z).view(np.uint64)
+    return (bits ^ (~_ZERO if bits >> np.uint64(63) else _SIGN)) >> _ONE
+
+
+@numba.njit
+def word_of(t, copy, bits, later, turn):
+    own = stream(t, bits if copy == 0 else hash_id(copy, bits))
+    if later is None:
+        return own >> _ONE
+    other = stream(t, later if copy == 0 else hash_id(copy, later))
+    return ordered(turn[0] * score(_open(own)) + turn[1] * score(_open(other)))
+
+
+@jit()
+def words(indptr, indices, edge, bits, later, turn, out):
+    for i in range(indptr.size - 1):
+        before, copy = -1, 0
+        for e in range(indptr[i], indptr[i + 1]):
+            t = np.int64(indices[edge[e]])
+            copy = copy + 1 if t == before else 0
+            before = t
+            out[e] = word_of(t, copy, bits, later, turn)
+
+
+@numba.njit
+def _hash(indices, start, size, bits, later, turn, word):
+    if later is None:
+        # Whole vectors: what is hashed beyond the end lies in a neighbour's row and is not looked at.
+        padded = (size + 15) & ~15
+        part = indices[start : start + (padded if start + padded <= indices.size else size)]
+        for j in range(part.size):
+            word[j] = stream(part[j], bits) >> _ONE
+    else:
+        for j in range(size):
+            word[j] = word_of(indices[start + j], 0, bits, later, turn)
+
+
+@numba.njit
+def _tell_apart(indices, start, size, before, bits, later, turn, word):
+    """Parallel edges get words of their own; ``before`` edges of the row stand in front of these."""
+    copy = 0
+    while copy < before and indices[start - copy - 1] == indices[start]:
+        copy += 1
+    for j in range(size):
+        if j > 0:
+            copy = copy + 1 if indices[start + j] == indices[start + j - 1] else 0
+        if copy > 0:
+            word[j] = word_of(indices[start + j], copy, bits, later, turn)
+
+
+@numba.njit(inline="always")
+def _fill(indices, start, at, own, offset, size, parallel, bits, later, turn, word):
+    """The words of ``size`` edges of a row from ``offset`` on; its loops left out."""
+    left = min(max(at - offset, 0), size)
+    if left > 0:
+        _hash(indices, start + offset, left, bits, later, turn, word)
+        if parallel:
+            _tell_apart(indices, start + offset, left, offset, bits, later, turn, word)
+    if left < size:
+        place, right = start + own + offset + left, word[left:]
+        _hash(indices, place, size - left, bits, later, turn, right)
+        if parallel:
+            before = offset + left - at
+            _tell_apart(indices, place, size - left, before, bits, later, turn, right)
+
+
+@numba.njit(inline="always")
+def _below(word, offset, size, bound):
+    """The 64 words from ``offset`` on as bits: whether each is below the bound; 0 beyond ``size``."""
+    part, mask = word[offset : offset + 64], _ZERO
+    for b in range(64):
+        mask |= np.uint64(part[b] < bound) << np.uint64(b)
+    rest = size - offset
+    return mask if rest >= 64 else mask & ((_ONE << np.uint64(rest)) - _ONE)
+
+
+@numba.njit
+def _split(word, size, k, step):
+    """A bound that exactly k words are below, or (by ties) the largest with fewer: and how many are.
+
+    ``step`` is the mean distance of two neighbours in order: a count that is off by n is mended by n steps.
+    """
+    low, high, bound = _ZERO, _TOP, step * np.uint64(k)
+    below = 0
+    while True:
+        count = 0
+        for offset in range(0, size, 64):
+            count += np.int64(ones(_below(word, offset, size, bound)))
+        if count == k:
+            return bound, count
+        if count < k:
+            low, below = bound, count
+            bound += np.uint64(k - count) * step
+        else:
+            high = bound
+            down = np.uint64(count - k) * step
+            bound = bound - down if down < bound else _ZERO
+        if high - low <= _ONE:
+            return low, below
+        if bound <= low or bound >= high:
+            bound = low + ((high - low) >> _ONE)
+
+
+@numba.njit
+def _gather(indices, row, k, step, parallel, bits, later, turn, word, near, place):
+    """Those edges of a long row whose words are below a generous quantile, at least k of them."""
+    start, rest, at, own = row
+    bound = np.uint64(k + 3 * math.sqrt(k) + 4)
+    while True:
+        limit = _TOP if bound >= np.uint64(rest) else step * bound
+        found = 0
+        for offset in range(0, rest, _CHUNK):
+            size = min(_CHUNK, rest - offset)
+            _fill(indices, start, at, own, offset, size, parallel, bits, later, turn, word)
+            for block in range(0, size, 64):
+                mask = _below(word, block, size, limit)
+                while mask:
+                    j = block + np.int64(first(mask))
+                    mask &= mask - _ONE
+                    near[found], place[found] = word[j], offset + j
+                    found += 1
+        if found >= k:
+            return found
+        bound *= np.uint64(2)
+
+
+@numba.njit
+def _take(word, size, k, step, place, row, e, factor, edge, scale):
+    """The k smallest words: their edges, ascending."""
+    start, _, at, own = row
+    bound, count = _split(word, size, k, step)
+    ties = k - count
+    for offset in range(0, size, 64):
+        mask = _below(word, offset, size, bound)
+        if ties > 0:
+            same = _below(word, offset, size, bound + _ONE) & ~mask
+            while same and ties > 0:
+                mask |= same & (~same + _ONE)
+                same &= same - _ONE
+                ties -= 1
+        while mask:
+            j = offset + np.int64(first(mask))
+            mask &= mask - _ONE
+            j = j if place is None else place[j]
+            edge[e] = start + j + (own if j >= at else 0)
+            scale[e] = factor
+            e += 1
+
+
+@jit()
+def fill_smallest(indices, rows, k, parallel, bits, later, turn, longest, out_indptr, edge, scale):
+    one = scale.dtype.type(1)
+    word = np.empty(_CHUNK + 64, np.uint64)
+    near = np.empty(longest + 64, np.uint64)
+    place = np.empty(longest + 64, np.int64)
+    for i in range(rows.shape[0]):
+        if i + _AHEAD < rows.shape[0]:
+            ahead = rows[i + _AHEAD, 0]
+            for e in range(ahead, ahead + min(rows[i + _AHEAD, 1], _REACH), _LINE):
+                prefetch(indices, e)
+        start, rest = rows[i, 0], rows[i, 1]
+        at, own = rows[i, 2] >> 32, rows[i, 2] & _LOW
+        e = out_indptr[i]
+        for j in range(own):
+            edge[e + j], scale[e + j] = start + at + j, one
+        e += own
+        if k < 0 or rest <= k:
+            for j in range(rest):
+                edge[e + j], scale[e + j] = start + j + (own if j >= at else 0), one
+            continue
+        factor = scale.dtype.type(rest / k)
+        step = _TOP // np.uint64(rest)
+        row = (start, rest, at, own)
+        if rest <= 64:
+            _fill(indices, start, at, own, 0, rest, parallel, bits, later, turn, word)
+            _take(word, rest, k, step, None, row, e, factor, edge, scale)
+        else:
+            found = _gather(indices, row, k, step, parallel, bits, later, turn, word, near, place)
+            _take(near, found, k, step, place, row, e, factor, edge, scale)
+
+
+@jit()
+def solve(indptr, weight, inverse, k, out):
+    for v in range(out.size):
+        begin, end = indptr[v], indptr[v + 1]
+        count, far = 0, 0.0
+        top_weight, top_square, top_mass = 0.0, 0.0, 0.0
+        for e in range(begin, end):
+            if weight[e] > 0:
+                square = weight[e] * weight[e]
+                count += 1
+                far = max(far, inverse[e])
+                top_weight = max(top_weight, weight[e])
+                top_square = max(top_square, square)
+                top_mass = max(top_mass, square * inverse[e])
+        if k < 0 or count <= k:
+            out[v] = 1.0 / far
+            continue
+        bits = 0
+        while count >> bits:
+            bits += 1
+        units = np.float64(np.int64(1) << (61 - bits))
+        per_weight, per_square, per_mass = units / top_weight, units / top_square, units / top_mass
+        total = np.int64(0)
+        for e in range(begin, end):
+            if weight[e] > 0:
+                total += np.int64(np.rint(weight[e] * per_weight))
+        everything = np.float64(total) / per_weight
+        excess = everything * everything * (1.0 / k - 1.0 / count)
+        y = np.inf
+        while True:
+            squares, masses = np.int64(0), np.int64(0)
+            for e in range(begin, end):
+                if weight[e] > 0 and y * inverse[e] > 1.0:
+                    square = weight[e] * weight[e]
+                    squares += np.int64(np.rint(square * per_square))
+                    masses += np.int64(np.rint(square * inverse[e] * per_mass))
+            lower = (excess + np.float64(squares) / per_square) / (np.float64(masses) / per_mass)
+            if not lower < y:
+                break
+            y = lower
+        out[v] = y
