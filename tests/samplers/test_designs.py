@@ -356,3 +356,14 @@ def test_the_logarithm_is_right_to_a_few_units_in_the_last_place():
     found = torch_race.log(torch.from_numpy(r)).numpy()
     expected = np.array([math.log(x) for x in r])
     assert np.all(np.abs(found - expected) <= 2e-15 * np.abs(expected))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_tiny_weights_beside_a_huge_one_keep_a_chance(count, monkeypatch):
+    # In float64 the sum of all is the huge one, which would then take the only place for certain.
+    weight = weights(1.0, *[1e-18] * count)
+    for compiled in (True, False):
+        monkeypatch.setattr(backend, "_numba", lambda compiled=compiled: compiled)
+        pi = probabilities(weight, 1)
+        assert float(pi[0]) == 1
+        assert bool((pi[1:] > 0).all())
