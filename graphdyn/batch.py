@@ -30,7 +30,7 @@ class Block:
             edges in order. Keys of edge dropout.
         scale: (E,) the debiasing scale alone; ``None`` is 1. Attention adds its logarithm to the logits.
         prob: (E,) probability that the edge is in the block, given the block's targets; ``None``
-            where it is 1 / scale, or (without a scale) 1.
+            where it is 1 / scale, or (without a scale) 1. NaN where nobody knows it.
         node_prob: (D,) probability that the target is in a batch at this layer; ``None`` where all
             are equally likely, or nobody asked. Weighs the rows of a batch norm.
     """

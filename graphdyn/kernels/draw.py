@@ -28,7 +28,8 @@ class Draw(NamedTuple):
         indptr: (D + 1,) int64; the edges of target i are ``indptr[i]:indptr[i + 1]``.
         edge: (E,) positions in the full pattern, in its own index type.
         scale: (E,) float32, the factor that makes ``sum scale * a * h`` unbiased; ``None`` is 1.
-        prob: (E,) float32 probability of each edge given the targets; ``None``: 1 / scale.
+        prob: (E,) float32 probability of each edge given the targets; ``None``: 1 / scale. NaN where the
+            design has none in closed form.
     """
 
     indptr: Tensor
