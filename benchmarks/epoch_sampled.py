@@ -24,15 +24,22 @@ from sampling import PEERS, make_graphs, turn
 
 from graphdyn import SAGE, Key, Loader, Neighbor, train
 
-# Name -> arguments of peers/pyg_epoch.py, and how many times faster graphdyn wants to be than the best of its kind
+# Name -> arguments of peers/pyg_epoch.py; and how many times faster graphdyn wants to be than the best of a kind.
 PYG = {
     "documented, 0 workers": ["--mode", "documented", "--workers", 0],
     "documented, 2 workers": ["--mode", "documented", "--workers", 2],
     "best, trim, CSR": ["--mode", "best", "--shape", "trim", "--adj", "csr-mean"],
     "best, bipartite, CSR": ["--mode", "best", "--shape", "bipartite", "--adj", "csr-mean"],
-    "best, bipartite, CSR of weights": ["--mode", "best", "--shape", "bipartite"],
+    "best, bipartite, CSR of weights": [
+        "--mode",
+        "best",
+        "--shape",
+        "bipartite",
+        "--adj",
+        "csr-sum",
+    ],
 }
-GOALS = {"documented": 7.0, "best": 3.5}
+GOALS = {"documented": 7.0, "best, trim": 3.5}
 
 
 def contestant(options: argparse.Namespace) -> None:

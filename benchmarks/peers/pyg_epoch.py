@@ -1,7 +1,7 @@
 """One training epoch of a three-layer GraphSAGE (hidden 256, batch norm, ReLU, dropout 0.5, Adam) in PyG.
 
     PYTHON benchmarks/peers/pyg_epoch.py FOLDER --mode documented [--workers 0]
-    PYTHON benchmarks/peers/pyg_epoch.py FOLDER --mode best --drawn BATCHES [--adj csr-sum] [--shape bipartite]
+    PYTHON benchmarks/peers/pyg_epoch.py FOLDER --mode best --drawn BATCHES [--adj csr-mean] [--shape bipartite]
 
 ``documented``: NeighborLoader feeds SAGEConv with edge_index; the first rows of the output are the seeds'.
 Everything counts: sampling, gathering of features, the step.
@@ -9,8 +9,8 @@ Everything counts: sampling, gathering of features, the step.
 ``best``: batches drawn beforehand (peers/pyg_batches.py) and one adjacency a layer, built outside the clock;
 only forward, backward and optimiser count, the gathering of features is told apart. ``--shape trim`` is what
 ``trim_to_layer`` gives: square matrices that shrink by a hop a layer. ``--shape bipartite`` computes
-nothing but the rows that the next layer reads. ``--adj`` is what SAGEConv gets: edge_index, EdgeIndex (with both its
-caches filled), csr-mean (torch CSR of ones) or csr-sum (torch CSR whose rows are divided by their length).
+nothing but the rows that the next layer reads. ``--adj`` is what SAGEConv gets: csr-mean (torch CSR of
+ones), csr-sum (torch CSR whose rows are divided by their length) or edge_index.
 """
 
 import itertools
@@ -23,13 +23,12 @@ import numpy as np
 import protocol
 import torch
 import torch.nn.functional as F
-from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 from torch_geometric.loader import NeighborLoader
 from torch_geometric.nn import SAGEConv
 
 HIDDEN, DROPOUT = 256, 0.5
-ADJ = ("csr-sum", "csr-mean", "EdgeIndex", "edge_index")
+ADJ = ("csr-mean", "csr-sum", "edge_index")
 
 
 class Net(torch.nn.Module):
@@ -83,9 +82,6 @@ def adjacency(kind, row, col, num_dst, num_src):
     """Messages from ``row`` to ``col`` (ascending) in the form that SAGEConv is given."""
     if kind == "edge_index":
         return torch.stack([row, col])
-    if kind == "EdgeIndex":
-        index = EdgeIndex(torch.stack([row, col]), sparse_size=(num_src, num_dst), sort_order="col")
-        return index.fill_cache_()
     degree = torch.bincount(col, minlength=num_dst)
     rowptr = F.pad(degree.cumsum(0), (1, 0))
     ones = torch.ones(row.numel())
