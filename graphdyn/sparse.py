@@ -64,18 +64,11 @@ class CSC:
     @cached_property
     def transpose(self) -> Transpose:
         """The same edges compressed by source, computed once and kept (stable order)."""
-        if self.device.type == "cpu":
-            order = _counting_sort(self.indices.numpy(), self.num_src)
-            perm = torch.from_numpy(order)
-        else:
-            perm = torch.sort(self.indices, stable=True).indices
-        counts = torch.bincount(self.indices, minlength=self.num_src)
-        indptr = torch.zeros(self.num_src + 1, dtype=self.indptr.dtype, device=self.device)
-        indptr[1:] = counts.cumsum(0)
-        perm = perm.to(self.indices.dtype)
-        csc = CSC(indptr, self.dst[perm], self.num_dst)
-        inverse = torch.empty_like(perm)
-        inverse[perm.long()] = torch.arange(perm.numel(), dtype=perm.dtype, device=self.device)
+        from graphdyn.kernels.backend import compiled
+
+        turned = _compiled_transpose if compiled(self.device) else _sorted_transpose
+        indptr, indices, perm, inverse = turned(self)
+        csc = CSC(indptr, indices, self.num_dst)
         # The transpose of the transpose is this very object: no third copy on double backward.
         csc.__dict__["transpose"] = Transpose(self, inverse)
         return Transpose(csc, perm)
@@ -212,6 +205,26 @@ def compress(src: np.ndarray, dst: np.ndarray, num_src: int, num_dst: int):
     indptr = torch.zeros(num_dst + 1, dtype=kind)
     indptr[1:] = torch.from_numpy(np.bincount(dst, minlength=num_dst).cumsum())
     return CSC(indptr, torch.from_numpy(src[order]).to(kind), num_src), order
+
+
+def _compiled_transpose(csc: CSC) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from graphdyn.kernels import numba_transpose as loop
+
+    indptr = torch.zeros(csc.num_src + 1, dtype=csc.indptr.dtype)
+    indices, perm, inverse = (torch.empty_like(csc.indices) for _ in range(3))
+    arrays = (csc.indptr, csc.indices, indptr, indices, perm, inverse)
+    loop.transpose(*(a.numpy() for a in arrays))
+    return indptr, indices, perm, inverse
+
+
+def _sorted_transpose(csc: CSC) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    perm = torch.sort(csc.indices, stable=True).indices
+    counts = torch.bincount(csc.indices, minlength=csc.num_src)
+    indptr = torch.zeros(csc.num_src + 1, dtype=csc.indptr.dtype, device=csc.device)
+    indptr[1:] = counts.cumsum(0)
+    inverse = torch.empty_like(csc.indices)
+    inverse[perm] = torch.arange(perm.numel(), dtype=inverse.dtype, device=csc.device)
+    return indptr, csc.dst[perm], perm.to(csc.indices.dtype), inverse
 
 
 def _counting_sort(keys: np.ndarray, bound: int) -> np.ndarray:

@@ -45,8 +45,13 @@ FLOW = (
     "cli",
     "__main__",
 )
-# Conversions live beside the graph that offers them as methods; the import happens inside the method.
-BACK_DOORS = {("graph", "interop"): "method", ("data", "progress"): "leaf"}
+# Conversions live beside the graph that offers them as methods, and a pattern is turned around by a
+# compiled loop; the import happens inside the method.
+BACK_DOORS = {
+    ("graph", "interop"): "method",
+    ("sparse", "kernels"): "method",
+    ("data", "progress"): "leaf",
+}
 
 
 def modules():

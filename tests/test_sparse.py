@@ -130,3 +130,22 @@ def test_values_can_change_dtype_on_the_way():
     m = matrix((7, 5, 30)).to("cpu", torch.float64)
     assert m.values.dtype == torch.float64
     assert m.to("meta").device.type == "meta"
+
+
+@pytest.mark.parametrize("index", [torch.int32, torch.int64])
+@pytest.mark.parametrize("edges", [0, 1, 300])
+@pytest.mark.parametrize("form", ["_compiled_transpose", "_sorted_transpose"])
+def test_both_forms_of_the_transpose_keep_the_order_of_parallel_edges(form, edges, index):
+    from graphdyn import sparse
+
+    rng = np.random.default_rng(edges)
+    dst, src = np.sort(rng.integers(0, 40, edges)), rng.integers(0, 7, edges)
+    indptr = np.searchsorted(dst, np.arange(41))
+    csc = CSC(*(torch.from_numpy(a).to(index) for a in (indptr, src)), 9)
+
+    got = getattr(sparse, form)(csc)
+
+    order = np.argsort(src, kind="stable")
+    expected = (np.searchsorted(src[order], np.arange(10)), dst[order], order, np.argsort(order))
+    assert all(t.dtype == index for t in got)
+    assert [t.tolist() for t in got] == [a.tolist() for a in expected]
