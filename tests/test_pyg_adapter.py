@@ -143,6 +143,40 @@ def test_every_sampler_gives_pyg_models_the_numbers_of_ours(name):
         cases.close(run_adjs(theirs, to_data(plan, g, num_layers=LAYERS, adjs=True)), expected)
 
 
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
+def test_ids_lead_back_to_the_graph(name):
+    """Of a plan and of a batch, whatever the order of its seeds: nodes, edges, features, weights, scales."""
+    g = graph()
+    matrix = g.adjacency(GCN_)
+    plan = first_plan(recipe(name), g, GCN_)
+    x = g.x if plan.node_id is None else g.x[plan.node_id]
+    for given in (plan, plan.batch(x, g.y[plan.seeds])):
+        data = to_data(given, g)
+        assert torch.equal(data.x, g.x[data.n_id])
+        assert torch.equal(data.y, g.y[data.n_id])
+        assert torch.equal(data.input_id, plan.seeds)
+        assert torch.equal(data.n_id[: data.batch_size], plan.seeds)
+        source, target = data.n_id[data.edge_index]
+        assert torch.equal(matrix.csc.indices[data.e_id].long(), source)
+        assert torch.equal(matrix.csc.dst[data.e_id].long(), target)
+        cases.close(data.edge_weight, matrix.values[data.e_id] * data.edge_scale)
+        assert (data.edge_index[1].diff() >= 0).all()
+
+
+def test_scales_follow_their_edges():
+    """A square block with seeds that are not its first nodes, and another scale on every edge."""
+    g = graph()
+    plan = first_plan(Full(), g, MEAN)
+    block = plan.blocks[0]
+    scale = torch.linspace(1, 2, g.num_edges)
+    values = Sparse(block.adjacency.csc, block.adjacency.values * scale)
+    plan = replace(plan, blocks=(replace(block, adjacency=values, scale=scale),))
+    data = to_data(plan, g)
+    assert not torch.equal(data.e_id, torch.arange(g.num_edges))
+    assert torch.equal(data.edge_scale, scale[data.e_id])
+    assert torch.equal(data.edge_weight, values.values[data.e_id])
+
+
 @pytest.mark.parametrize(
     "name", [n for n, s in samplers.SAMPLERS.items() if issubclass(s, LayeredSampler)]
 )
