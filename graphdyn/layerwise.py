@@ -192,7 +192,10 @@ def _stack(model: Stack, x: Features, sweep: Sweep, norms: _Norms) -> Table:
             [model.before(c.own(h), k, norms.rows(model.norm_of(k))) for h, k in states]
         )
 
-    return sweep.fill(rows, keep=False)
+    logits = sweep.fill(rows, keep=False)
+    for table in read if h0 is None else (h0, *read):
+        table.free()
+    return logits
 
 
 def _layer(
