@@ -34,7 +34,7 @@ class Cluster(Sampler):
         diagonal: Lambda of the paper's ``A + lambda diag(A)`` (section 3.3, for deep models), with
             ``published`` alone; A is the model's matrix, the paper's (D + I)^-1 (A + I) is
             ``Propagation("mean", self_loops=True)``.
-        balance: Parts also hold about equally many training nodes.
+        balance: Count training nodes as well as nodes when parts are made equally large.
         inductive: Training nodes and the edges between them alone.
     """
 

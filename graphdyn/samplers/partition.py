@@ -21,7 +21,8 @@ def partition(graph: CSC, parts: int, key: Key, *, balance: Tensor | None = None
         graph: (N, N) from :func:`graphdyn.samplers.undirected.simple_graph`.
         parts: c, at most N.
         key: Seeds METIS.
-        balance: (N,) bool; parts then also hold about equally many of these nodes.
+        balance: (N,) bool; nodes and these nodes together are balanced, half and half: parts rich in
+            them are smaller. By default nodes alone. (pymetis knows no two constraints at once.)
 
     Returns:
         (N,) int64 parts, numbered from 0. METIS may leave parts empty, on graphs without edges or
@@ -39,9 +40,8 @@ def partition(graph: CSC, parts: int, key: Key, *, balance: Tensor | None = None
 
     adjacency = pymetis.CSRAdjacency(_wide(graph.indptr), _wide(graph.indices))
     options = pymetis.Options(seed=key.fold("metis").bits >> 33)
-    found = pymetis.part_graph(
-        parts, adjacency, vweights=_weights(n, balance), options=options
-    ).vertex_part
+    weights = _weights(balance)
+    found = pymetis.part_graph(parts, adjacency, vweights=weights, options=options).vertex_part
     part = torch.from_numpy(np.asarray(found, dtype=np.int64))
     return torch.unique(part, return_inverse=True)[1]
 
@@ -51,8 +51,9 @@ def _wide(index: Tensor) -> np.ndarray:
     return index.numpy().astype(np.int64)
 
 
-def _weights(n: int, balance: Tensor | None) -> np.ndarray | None:
-    """Two numbers a node, both to be balanced: one, and whether it is among the nodes named."""
+def _weights(balance: Tensor | None) -> np.ndarray | None:
+    """One for every node, and the named ones weigh as much again together as all nodes do."""
     if balance is None or not bool(balance.any()):
         return None
-    return np.stack([np.ones(n, np.int64), balance.cpu().numpy().astype(np.int64)], 1).ravel()
+    named = balance.cpu().numpy().astype(np.int64)
+    return 1 + named * round(named.size / named.sum())

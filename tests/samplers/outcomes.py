@@ -4,7 +4,7 @@ An outcome is (probability, node ids, units drawn). From graphdyn nothing is rea
 """
 
 from collections import defaultdict
-from itertools import combinations, product
+from itertools import chain, combinations, product
 
 import torch
 
@@ -15,7 +15,7 @@ from graphdyn.samplers.subgraph import Members
 def subsets(groups, count):
     """Every choice of ``count`` of the groups, equally likely."""
     chosen = list(combinations(groups, count))
-    return [(1 / len(chosen), sorted(sum(map(list, c), [])), count) for c in chosen]
+    return [(1 / len(chosen), sorted(chain.from_iterable(c)), count) for c in chosen]
 
 
 def sequences(units, prob, count):
