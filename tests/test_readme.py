@@ -5,12 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPO = Path(__file__).parents[1]
 README = (REPO / "README.md").read_text()
 
 
-def test_the_library_example_runs_and_learns():
-    source = re.search(r"```python\n(.*?)```", README, re.S).group(1)
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+@pytest.mark.parametrize("source", EXAMPLES, ids=["full graph", "sampled"])
+def test_the_library_examples_run_and_learn(source):
     statements = [line for line in source.splitlines() if line.strip()]
     assert len(statements) <= 15
 
@@ -43,6 +48,7 @@ def test_every_link_leads_somewhere():
 def test_every_training_flag_named_exists():
     from graphdyn.config import Config
 
-    command = re.search(r"graphdyn train (.*)", README).group(1)
-    for flag in re.findall(r"--([a-z-]+)", command):
+    commands = re.findall(r"graphdyn train (--.*)", README)
+    assert len(commands) == 2
+    for flag in re.findall(r"--([a-z-]+)", " ".join(commands)):
         assert flag.replace("-", "_") in Config.__dataclass_fields__

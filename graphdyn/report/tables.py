@@ -95,6 +95,7 @@ def _facts(summary: dict[str, Any] | None) -> str:
     split = f"split {splits[0]}" if len(splits) == 1 else f"{len(splits)} splits"
     return (
         f"{summary['metric']}, {split}, {summary['parameters']:,} parameters, "
-        f"{seconds['compute']:.1f} s training, {seconds['evaluate']:.1f} s evaluation, "
+        f"{seconds['compute'] + seconds.get('wait', 0.0):.1f} s training, "
+        f"{seconds['evaluate']:.1f} s evaluation, "
         f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB peak, {summary['device']}"
     )
