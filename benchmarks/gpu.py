@@ -4,13 +4,17 @@
 
 First every model is compared with the CPU: logits and parameter gradients, dropout on, same key, so masks must be
 the same bits. Then kernels and whole training epochs are timed with CUDA events; a kernel's bytes over its
-time is set beside the card's own copy bandwidth, measured in the same run. Needs torch, NumPy and Numba only.
+time is set beside the card's own copy bandwidth, measured in the same run. Every sampler must make the plans of
+the CPU with the graph on the device; sampling is timed alone, and as a part of a training step. Needs torch,
+NumPy and Numba only (and pymetis for the sampler "cluster").
 """
 
 import argparse
 import statistics
 import sys
 import time
+from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -18,10 +22,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from common import save
 
-from graphdyn import Key, Propagation, build, full_batch, load, node_loss
+from graphdyn import Key, Loader, Propagation, build, full_batch, load, node_loss, samplers, train
 from graphdyn.data import power_law
 from graphdyn.kernels import dropout, edge_softmax, spmm
 
+SAMPLED = {
+    "neighbor": {"fanouts": (15, 10, 5)},
+    "labor": {"fanouts": (15, 10, 5)},
+    "pladies": {"nodes": (1000,)},
+    "saint-node": {"budget": 1500},
+}
 MODELS = {
     "mlp": {},
     "sgc": {},
@@ -132,6 +142,62 @@ def epochs(timer, graph, hidden) -> dict:
     return rows
 
 
+def same_plans(device) -> dict:
+    """Whether every sampler makes the same plans, to the bit, with the graph on the device."""
+    graph, rows = load("csbm"), {}
+    for name, kind in samplers.SAMPLERS.items():
+        sizes = {"batch_size": 50, "nodes": (60,), "parts": 12, "budget": 80, "roots": 30}
+        own = {field.name for field in fields(kind)}
+        recipe = samplers.build(name, **{k: v for k, v in sizes.items() if k in own})
+        both = (graph, graph.to(device))
+        plans = [recipe.prepare(g, Propagation("sym"), 2) for g in both]
+        keys = [*plans[0].keys(Key(5), range(2))]
+        rows[name] = all(
+            torch.equal(s.nan_to_num(), t.cpu().nan_to_num())
+            for key in keys
+            for a, b in zip(*(p.plan(key).blocks for p in plans))
+            for s, t in zip(a.tensors(), b.tensors())
+        )
+        print(f"  {name:18} {'same plans' if rows[name] else 'OTHER PLANS'}", flush=True)
+    return rows
+
+
+def sampling(timer, graph, batch_size) -> dict:
+    """Edges a second of plans alone, the graph on the device."""
+    rows = {}
+    for name, options in SAMPLED.items():
+        options = {"batch_size": batch_size} | options if "budget" not in options else options
+        plans = samplers.build(name, **options).prepare(graph, Propagation("mean", False), 3)
+        keys = plans.keys(Key(0), range(10**6))
+        edges = plans.plan(next(keys)).num_edges
+        seconds = timer(lambda plans=plans, keys=keys: plans.plan(next(keys)))
+        rows[name] = {"edges": edges, "seconds": seconds}
+        print(
+            f"  {name:18} {edges:9} edges a batch  {edges / seconds / 1e6:8.1f} M edges/s",
+            flush=True,
+        )
+    return rows
+
+
+def sampled_epoch(graph, hidden, batch_size, steps) -> dict:
+    """Seconds of sampling, gathering and computing in training with neighbour sampling on the device."""
+    model = build(
+        "sage", graph.num_features, graph.num_classes, hidden=hidden, layers=3, norm="batch"
+    )
+    model.to(graph.device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    sampler = samplers.build("neighbor", fanouts=(15, 10, 5), batch_size=batch_size)
+    loader = Loader(sampler.prepare(graph, model.propagation, 3), graph, epochs=10**6, workers=0)
+    spent = {"sample": 0.0, "gather": 0.0, "compute": 0.0}
+    with loader:
+        for step in islice(train(model, loader, optimizer, hidden=False), steps):
+            float(step.loss)  # waits for the device, so that the parts add up
+            spent["compute"] += step.seconds
+    spent |= {k: loader.seconds[k] for k in ("sample", "gather")}
+    print("  " + ", ".join(f"{k} {1000 * v / steps:.1f} ms a step" for k, v in spent.items()))
+    return {k: v / steps for k, v in spent.items()}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -161,9 +227,14 @@ def main() -> int:
     print(f"{graph}\n  copy bandwidth {peak / 1e9:.0f} GB/s")
     results["kernels"] = kernels(timer, graph, hidden, peak)
     results["epoch_seconds"] = epochs(timer, graph, hidden)
+    batch_size, steps = (256, 3) if options.tiny else (1024, 50)
+    results["same_plans"] = same_plans(device)
+    results["sampling"] = sampling(timer, graph, batch_size)
+    results["sampled_step_seconds"] = sampled_epoch(graph, hidden, batch_size, steps)
     if not options.tiny:
         print(save(f"gpu-{device.type}", results))
-    return int(any(value >= 1e-3 for value in results["difference"].values()))
+    wrong = any(value >= 1e-3 for value in results["difference"].values())
+    return int(wrong or not all(results["same_plans"].values()))
 
 
 if __name__ == "__main__":
