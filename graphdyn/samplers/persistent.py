@@ -81,13 +81,13 @@ class _Persistent(SeedDraw):
     def draw(self, key: Key) -> Seeds:
         root = Key(key.seed, path=key.path).fold("seeds")
         memo = self._memo  # one read: another thread may replace it
-        known = memo if memo and memo.root == root and memo.step <= key.step else None
+        known = memo if memo and memo.root == root else None
         state = self._walk_back(root, key.step, known)
         self._memo = _Memo(root, key.step, state)
         return even_seeds(self.pool[state], 1 / (self.share * self.pool.numel()), self.share)
 
     def _walk_back(self, root: Key, step: int, known: _Memo | None) -> Tensor:
-        """(T,) bool states at a step; from the known step on backwards they are read."""
+        """(T,) bool states at a step; where the walk meets the known step, they are read."""
         pending = torch.arange(self.pool.numel(), device=self.pool.device)
         state = torch.zeros(self.pool.numel(), dtype=torch.bool, device=self.pool.device)
         while pending.numel():

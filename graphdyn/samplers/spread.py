@@ -54,7 +54,7 @@ class Spread:
         inside = -torch.expm1(out[self.dst] - own).float()
         self.waiting = (1 - edge) * self.waiting + (inside - self.inside).clamp(min=0)
         self.inside = inside
-        return torch.where(self.prob == 1, 1.0, -torch.expm1(out))
+        return -torch.expm1(out)
 
 
 def reverse_edges(csc: CSC) -> Tensor:

@@ -159,6 +159,16 @@ def test_closed_forms_are_taken_where_plans_offer_them():
 
 
 @pytest.mark.parametrize("name", AWKWARD)
+def test_certain_seeds_reach_all_their_neighbours_for_certain(name):
+    graph = AWKWARD[name]()
+    sampler = Neighbor((-1,), batch_size=len(graph.split.train))
+    plans = sampler.prepare(graph, PLAIN, 3)
+    met = torch.zeros(graph.num_nodes)
+    met[plans.plan(Key(0)).node_id] = 1
+    torch.testing.assert_close(source_probability(plans, graph.num_nodes), met)
+
+
+@pytest.mark.parametrize("name", AWKWARD)
 def test_every_block_carries_the_probability_of_its_targets(name):
     graph = AWKWARD[name]()
     plain = Neighbor((2,), batch_size=1).prepare(graph, PLAIN, 2)

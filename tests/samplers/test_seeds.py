@@ -75,9 +75,12 @@ def test_seeds_are_a_function_of_the_key_alone(name):
     assert all(same(first[i], draw.draw(keys[i])) for i in order)
     fresh = BOUND[name]()
     assert same(first[31], fresh.draw(keys[31]))  # resumed in the middle
-    assert not all(
-        same(a, draw.draw(Key(5).at(epoch=k.epoch, step=k.step))) for a, k in zip(first, keys)
-    )
+    others = [Key(5).at(epoch=k.epoch, step=k.step) for k in keys]
+    other = [fresh.draw(key) for key in others]
+    assert not all(map(same, first, other))
+    for i in order[:10]:  # two runs at once, from one bound policy
+        assert same(first[i], draw.draw(keys[i]))
+        assert same(other[i], draw.draw(others[i]))
     found = {}
 
     def work(part):
@@ -112,6 +115,9 @@ def test_uniform_draws_every_subset_equally_often():
     assert draw.num_batches == 2
     counts = Counter(frozenset(draw.draw(Key(1, step=t)).node_id.tolist()) for t in range(5000))
     assert set(counts) == {frozenset(s) for s in combinations(POOL[:5].tolist(), 3)}
+    state = indicator(draw, 2000)
+    overlap = (state[1:] * state[:-1]).sum(1)
+    assert abs(overlap.mean() - 9 / 5) <= 5 * overlap.std() / math.sqrt(2000)
     statistic = sum((c - 500) ** 2 / 500 for c in counts.values())
     assert statistic < chi2.isf(1e-6, 9)
 
@@ -227,6 +233,11 @@ def test_persistent_seeds_have_their_occupancy_and_autocorrelation(tau, size):
 def test_the_shortest_persistence_is_independent_draws():
     state = indicator(Persistent(3, 10 / 3).bind(torch.arange(10)), 4000)
     assert abs(np.mean((state[1:] - 0.3) * (state[:-1] - 0.3))) <= 5 * 0.21 / math.sqrt(40_000)
+
+
+def test_the_shortest_persistence_passes_whatever_its_last_digit():
+    assert 3 / 11 * (11 / 3) < 1
+    Persistent(3, 11 / 3).bind(torch.arange(11))
 
 
 def test_persistence_with_everybody_is_full_batch():
