@@ -104,7 +104,7 @@ def _weighted(block: Block, table: Tensor) -> Block:
 
 def _reach(plans: Plans, *, sources: bool = False) -> list[Tensor]:
     """(N,) a layer, from the outermost targets or sources to the seeds; empty where edges do not say."""
-    if not isinstance(plans, LayeredPlans) or plans.reuse:
+    if not isinstance(plans, LayeredPlans):
         return []
     csc, seeds = plans.structure.csc, plans.seeds
     prob = torch.zeros(csc.num_dst, dtype=torch.float64, device=csc.device)
@@ -114,7 +114,7 @@ def _reach(plans: Plans, *, sources: bool = False) -> list[Tensor]:
         edge = plans.edge_probability(hop)
         if edge is None:
             return []
-        spread = spread or Spread(csc, prob)
+        spread = spread or Spread(csc, prob, once=plans.reuse)
         tables.insert(0, spread.step(edge))
     return tables
 

@@ -29,8 +29,6 @@ class Neighbor(LayeredSampler):
         fanouts: Neighbours a target, from the seeds outwards (PyG's ``num_neighbors``); -1 is all. One
             number serves every layer.
         replace: Draw with replacement.
-
-    ``reuse`` wants equal fan-outs: samples of different sizes from one draw are not nested.
     """
 
     fanouts: tuple[int, ...] = (10,)

@@ -1,10 +1,10 @@
 """How inclusion spreads: from the probabilities of the seeds to those of all nodes, hop by hop.
 
-Once in, a node stays in and draws anew at every hop: an epidemic without recovery, whose marginals
-dynamic message passing gives (Karrer & Newman 2010, "Message passing approach for general epidemic
-models"; Lokhov et al. 2014). Exact on trees, directed or not, for independent seeds. The ways around a
-cycle, and seeds, are treated as independent: short cycles that are expanded in full make nodes look
-likelier than they are (a triangle after two hops: 0.75 for 0.5). Shapes: N nodes, E edges.
+Once in, a node stays in, and draws anew at every hop (or once): an epidemic, whose marginals dynamic
+message passing gives (Karrer & Newman 2010, "Message passing approach for general epidemic models";
+Lokhov et al. 2014). Exact on trees, directed or not, for independent seeds. The ways around a cycle,
+and seeds, are treated as independent: short cycles that are expanded in full make nodes look likelier
+than they are (a triangle after two hops: 0.75 for 0.5). Shapes: N nodes, E edges.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ class Spread:
     Args:
         csc: Rows sorted by source.
         prob: (N,) how likely each node is a seed.
+        once: A node draws at the hop after the one that brought it in, and never again.
     """
 
-    def __init__(self, csc: CSC, prob: Tensor):
-        self.csc, self.prob = csc, prob.double()
+    def __init__(self, csc: CSC, prob: Tensor, *, once: bool = False):
+        self.prob, self.once = prob.double(), once
         self.src, self.dst = csc.indices.long(), csc.dst.long()
         self.back = reverse_edges(csc)
         self.inside = self.prob.float()[self.dst]  # v is in
-        self.waiting = self.inside.clone()  # v is in and has not drawn u
+        self.waiting = self.inside.clone()  # v is in, has not drawn u, and will draw
         self.drawn = torch.zeros_like(self.inside)  # v has drawn u
 
     def step(self, edge: Tensor) -> Tensor:
@@ -52,7 +53,8 @@ class Spread:
         out.index_add_(0, self.src, spared.double())
         own = torch.where(self.back < 0, 0.0, spared[self.back])
         inside = -torch.expm1(out[self.dst] - own).float()
-        self.waiting = (1 - edge) * self.waiting + (inside - self.inside).clamp(min=0)
+        again = 0.0 if self.once else (1 - edge) * self.waiting
+        self.waiting = again + (inside - self.inside).clamp(min=0)
         self.inside = inside
         return -torch.expm1(out)
 
