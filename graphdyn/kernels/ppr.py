@@ -20,6 +20,9 @@ from graphdyn.sparse import CSC
 
 ONE = 1 << 50  # the mass of a root: every partial sum is exact in float64 as well
 _MIN_EPS = 1e-9
+_ROOM = (
+    1 << 24
+)  # entries that are set aside at a time; a row may need as many as alpha and eps allow
 
 
 class PPR(NamedTuple):
@@ -69,13 +72,16 @@ def ppr(csc: CSC, roots: Tensor, *, alpha: float = 0.25, eps: float = 2e-4, top_
     cap = 2 * ONE // unit  # beyond this degree nobody can ever push; the threshold stays in 64 bits
     width = min(csc.num_src, ONE // max(1, int(alpha * unit)))
     width = width if top_k < 0 else min(width, top_k)
+    options = (alpha, unit, cap, width, ONE)
     if not compiled(torch.device("cpu")):
-        indptr, node, mass = torch_ppr.push(csc, roots, alpha, unit, cap, width, ONE)
+        indptr, node, mass = torch_ppr.push(csc, roots, *options)
         return PPR(indptr, node, mass.double() / ONE)
-    return _push(csc.to("cpu"), roots.cpu(), (alpha, unit, cap, width, ONE), csc.device)
+    pattern = csc.to("cpu")
+    parts = [_push(pattern, part, options) for part in roots.cpu().split(max(1, _ROOM // width))]
+    return PPR(*(t.to(csc.device) for t in _stack(parts)))
 
 
-def _push(csc: CSC, roots: Tensor, options: tuple, device: torch.device) -> PPR:
+def _push(csc: CSC, roots: Tensor, options: tuple) -> PPR:
     from graphdyn.kernels import numba_ppr as loop
 
     rows, width = roots.numel(), options[3]
@@ -85,8 +91,14 @@ def _push(csc: CSC, roots: Tensor, options: tuple, device: torch.device) -> PPR:
     work = rows * csc.num_edges
     run(loop.push, even_cuts(rows), work, *inputs, count[1:].numpy(), node.numpy(), mass.numpy())
     kept = torch.arange(width) < count[1:, None]
-    out = PPR(count.cumsum(0), node[kept], mass[kept].double() / ONE)
-    return PPR(*(t.to(device) for t in out))
+    return PPR(count.cumsum(0), node[kept], mass[kept].double() / ONE)
+
+
+def _stack(parts: list[PPR]) -> PPR:
+    """The rows of several results."""
+    count = torch.cat([part.indptr.diff() for part in parts])
+    indptr = torch.cat([count.new_zeros(1), count.cumsum(0)])
+    return PPR(indptr, *(torch.cat(column) for column in zip(*(part[1:] for part in parts))))
 
 
 def _check(alpha: float, eps: float, top_k: int) -> None:

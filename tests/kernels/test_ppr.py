@@ -87,6 +87,17 @@ def test_the_largest_entries_in_order(top_k):
         assert kept[i].sum() == pytest.approx(-sum(m for m, _ in best))
 
 
+def test_room_changes_nothing(monkeypatch):
+    """Roots are taken a few at a time where rows may be long."""
+    graph = random_graph(False)
+    roots = torch.arange(100)
+    together = ppr(graph.csc, roots, eps=1e-5)
+    for room in (1, 500):
+        monkeypatch.setattr(module, "_ROOM", room)
+        apart = ppr(graph.csc, roots, eps=1e-5)
+        assert all(torch.equal(a, b) for a, b in zip(together, apart, strict=True))
+
+
 def test_ties_go_to_the_smallest_id():
     star = AWKWARD["star"]()
     rows = ppr(star.csc, torch.tensor([0]), top_k=4)

@@ -26,7 +26,9 @@ SAMPLERS = {
     "pairs": Ibmb(batch_size=2, aux=3),
     "alone": Ibmb(batch_size=1, aux=4, eps=1e-6),
     "fixed": Ibmb(batch_size=3, aux=1, order="fixed"),
+    "metis": Ibmb(batch_size=2, aux=2, grouping="metis"),
 }
+BY_INFLUENCE = [name for name, sampler in SAMPLERS.items() if sampler.grouping == "influence"]
 
 
 def plans_of(sampler, graph, propagation=SYM, nodes=None):
@@ -57,12 +59,12 @@ def test_p20_every_output_exactly_once_an_epoch(name, sampler):
         seeds = torch.cat([plan.seeds for plan in batches])
         assert sorted(seeds.tolist()) == graph.split.train.tolist()
         for plan in batches:
-            assert len(plan.seeds) <= SAMPLERS[sampler].batch_size
+            assert sampler == "metis" or len(plan.seeds) <= SAMPLERS[sampler].batch_size
             assert torch.equal(plan.node_id[plan.rows], plan.seeds)
 
 
 @pytest.mark.parametrize("propagation", [SYM, MEAN], ids=["sym", "mean"])
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", BY_INFLUENCE)
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_batch_is_the_subgraph_of_outputs_and_their_most_influential_nodes(
     name, sampler, propagation
@@ -84,6 +86,41 @@ def test_a_batch_is_the_subgraph_of_outputs_and_their_most_influential_nodes(
         found = block.adjacency.to_dense(torch.float64)
         torch.testing.assert_close(found, full[ids[:, None], ids], rtol=1e-6, atol=1e-7)
         assert block.scale is None
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_outputs_of_a_part_keep_the_nodes_of_largest_influence_on_all(name):
+    graph, sampler = GRAPHS[name](), SAMPLERS["metis"]
+    rank, full = page_rank(graph, SYM), matrix(graph, SYM)
+    for plan in epoch(plans_of(sampler, graph)):
+        outputs, ids = plan.seeds.tolist(), plan.node_id
+        slack = sampler.eps * len(outputs) * graph.adjacency(SYM).csc.num_edges
+        together = rank[outputs].sum(0)
+        limit = np.sort(together)[::-1][min(sampler.aux * len(outputs), len(rank)) - 1]
+        assert set(np.flatnonzero(together > max(limit, 0) + slack)) <= set(ids.tolist())
+        extra = sorted(set(ids.tolist()) - set(outputs))
+        assert all(together[v] >= limit - slack for v in extra)
+        assert ids.unique().numel() == ids.numel() <= len(outputs) * (sampler.aux + 1)
+        found = plan.blocks[0].adjacency.to_dense(torch.float64)
+        torch.testing.assert_close(found, full[ids[:, None], ids], rtol=1e-6, atol=1e-7)
+
+
+def test_metis_puts_cliques_into_batches():
+    graph, members = cliques(4, 5)
+    plans = plans_of(Ibmb(batch_size=5, grouping="metis"), graph)
+    assert sorted(sorted(plan.seeds.tolist()) for plan in epoch(plans)) == members
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_how_likely_a_node_is_in_a_batch(sampler):
+    graph = AWKWARD["communities"]()
+    plans = plans_of(SAMPLERS[sampler], graph)
+    batches = epoch(plans)
+    count = torch.zeros(12)
+    for plan in batches:
+        count[plan.node_id] += 1
+    (share,) = plans.target_probability()
+    torch.testing.assert_close(share, count / len(batches))
 
 
 def cliques(groups, size):
@@ -237,6 +274,7 @@ def test_one_node():
     [
         ({"order": "tsp"}, "unknown order of batches 'tsp'"),
         ({"aux": 0}, "aux is 0"),
+        ({"grouping": "kmeans"}, "unknown grouping 'kmeans'"),
         ({"batch_size": 4}, "batch_size is 4, but there are 3 training nodes"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"alpha": 0.0}, "alpha is 0.0"),
