@@ -90,8 +90,10 @@ def _push(csc: CSC, roots: Tensor, options: tuple) -> PPR:
     inputs = (csc.indptr.numpy(), csc.indices.numpy(), roots.numpy(), *options)
     work = rows * csc.num_edges
     run(loop.push, even_cuts(rows), work, *inputs, count[1:].numpy(), node.numpy(), mass.numpy())
-    kept = torch.arange(width) < count[1:, None]
-    return PPR(count.cumsum(0), node[kept], mass[kept].double() / ONE)
+    indptr = count.cumsum(0)
+    row = torch.repeat_interleave(count[1:])
+    place = torch.arange(row.numel()) + (torch.arange(rows) * width - indptr[:-1])[row]
+    return PPR(indptr, node.view(-1)[place], mass.view(-1)[place].double() / ONE)
 
 
 def _stack(parts: list[PPR]) -> PPR:
