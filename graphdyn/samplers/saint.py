@@ -183,7 +183,7 @@ def normalised(importance: Tensor, ground: Ground) -> Tensor:
 
 
 def column_norm(structure: Structure) -> Tensor:
-    """(N,) float64 ``||A_:v||^2``: how much is sent by each node."""
+    """(N,) float64 ``||A_:v||^2``: squared weights of what a node sends; parallel edges count apart."""
     out = torch.zeros(structure.num_nodes, dtype=torch.float64)
     return out.index_add_(
         0, structure.csc.indices.cpu().long(), structure.values.cpu().double() ** 2
