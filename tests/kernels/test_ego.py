@@ -11,7 +11,7 @@ from graphdyn.kernels.draw import Workspace, find_loops
 from graphdyn.kernels.ego import ego
 from graphdyn.keys import Key
 
-GRAPHS = AWKWARD | {"hub": lambda: hub(300)}
+GRAPHS = AWKWARD | {"hub": lambda: hub(60)}
 
 
 def draw(graph, depth, k, *, roots=None, key=Key(1), self_loops=True):
