@@ -87,9 +87,9 @@ def test_a_range_of_epochs(graph, plans, expected):
 def test_the_full_graph_is_handed_out_as_it_is(graph):
     plans = gd.Full().prepare(graph, gd.Propagation(), 2)
     loader = gd.Loader(plans, graph, key=KEY, epochs=3)
+    assert loader.workers == 0
     full = gd.full_batch(graph, gd.Propagation(), key=KEY)
     for epoch, batch in enumerate(loader):
-        assert alive() == []
         assert same(batch, full.at(KEY.at(epoch=epoch, step=epoch)))
         assert batch.x is graph.x
         assert batch.blocks[0].adjacency.csc is full.blocks[0].adjacency.csc
@@ -228,6 +228,17 @@ def test_no_thread_outlives_the_loop(graph, plans, ending):
                 break
         del step
     gc.collect()
+
+
+def test_no_thread_outlives_an_interrupt_between_worker_and_loop(graph, plans, monkeypatch):
+    def interrupted(self, made, start):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gd.Loader, "_receive", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        next(iter(gd.Loader(plans, graph, epochs=100)))
+    assert alive() == []  # though the traceback still holds the loader's frame
+    del caught
 
 
 def test_training_by_loader_is_training_by_hand(graph, plans, expected):

@@ -78,6 +78,20 @@ def test_an_exception_keeps_place_type_and_traceback(workers):
     assert alive() == []
 
 
+def test_after_an_exception_nothing_new_is_begun():
+    begun = []
+
+    def work(i):
+        begun.append(i)
+        raise ValueError(i)
+
+    source = Prefetch(work, range(100), workers=1, depth=8)
+    time.sleep(0.05)
+    with pytest.raises(ValueError, match="0"):
+        next(source)
+    assert begun == [0]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_exception_of_the_items_is_raised_too(workers):
     def items():
@@ -103,7 +117,12 @@ def test_the_reader_keeps_its_threads_and_so_do_threads_to_come():
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        inside = list(Prefetch(lambda i: torch.get_num_threads(), range(4), workers=2, depth=2))
+
+        def ask(i):
+            time.sleep(0.02)  # the reader has said again by now what it has
+            return torch.get_num_threads()
+
+        inside = list(Prefetch(ask, range(4), workers=2, depth=2))
         later = []
         thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
         thread.start()

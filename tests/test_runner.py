@@ -17,6 +17,7 @@ from graphdyn.errors import GraphdynError, InputError, RecordError
 from graphdyn.record import read_metrics
 from graphdyn.runner import run, spread
 from graphdyn.samplers import SAMPLERS
+from graphdyn.samplers.inclusion import with_node_prob
 from graphdyn.seed import Selection
 
 # 140 training nodes in batches of at most 30: five steps an epoch.
@@ -276,7 +277,8 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_so(tmp_path, straight, number):
     assert_same_run(straight, folder)
 
 
-STOPPED = {**SAMPLED, **ADAM, "evaluate_every": 2}
+PLATEAU = {"schedule": "ReduceLROnPlateau", "schedule_options": {"patience": 0}, "lr": 0.1}
+STOPPED = {**SAMPLED, **PLATEAU, "evaluate_every": 3}
 
 
 @pytest.fixture(scope="module", params=["batch", "weighted-batch"])
@@ -341,18 +343,19 @@ def test_a_sampled_run_interrupted_then_killed_ends_in_the_same_bits(tmp_path):
     assert_same_run(tmp_path / "straight", folder)
 
 
-def test_a_sampled_run_is_the_loop_under_the_key_of_its_seed(tmp_path):
+@pytest.mark.parametrize("norm", ["batch", "weighted-batch"])
+def test_a_sampled_run_is_the_loop_under_the_key_of_its_seed(tmp_path, norm):
     import graphdyn as gd
 
-    options = {**SAMPLED, "seeds": 1, "first_seed": 3, "weight_decay": 0.0}
+    options = {**SAMPLED, "seeds": 1, "first_seed": 3, "weight_decay": 0.0, "norm": norm}
     summary = run(config(tmp_path, **options))
     rows = table(tmp_path / "run")
 
     graph = gd.load("csbm")
-    model = gd.GCN(
-        graph.num_features, graph.num_classes, hidden=16, norm="batch", dropout=0.5, seed=3
-    )
+    model = gd.GCN(graph.num_features, graph.num_classes, hidden=16, norm=norm, dropout=0.5, seed=3)
     plans = gd.Neighbor(fanouts=(4, 3), batch_size=30).prepare(graph, model.propagation, 2)
+    if norm == "weighted-batch":
+        plans = with_node_prob(plans, graph.num_nodes, key=gd.Key(3).fold("node_prob"))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     loader = gd.Loader(plans, graph, key=gd.Key(3), epochs=4)
     steps = list(gd.train(model, loader, optimizer))
@@ -367,6 +370,25 @@ def test_a_sampled_run_is_the_loop_under_the_key_of_its_seed(tmp_path):
     assert summary["steps"] == [20]
     assert summary["edges"] == [int(edges[-1])]
     assert summary["nodes"] == [sum(s.batch.x.shape[0] for s in steps)] == [loader.nodes]
+
+
+def test_a_plateau_reads_the_mean_loss_of_an_epoch_that_is_not_evaluated(tmp_path):
+    """Also where the run stopped in the middle of an epoch."""
+    options = {**SAMPLED, "epochs": 6, "seeds": 1, "lr": 0.5, "evaluate_every": 100}
+    options |= {"schedule": "ReduceLROnPlateau", "schedule_options": {"patience": 0}}
+    run(config(tmp_path, **options))
+    rows = table(tmp_path / "run")
+
+    losses = [r["value"] for r in rows if r["group"] == "step"]
+    rates = [r["value"] for r in rows if r["name"] == "lr"]
+    expected, best = [0.5], float("inf")
+    for epoch in range(5):
+        mean = sum(losses[5 * epoch : 5 * epoch + 5]) / 5
+        worse = mean >= best * (1 - 1e-4)
+        best = best if worse else mean
+        expected.append(expected[-1] * (0.1 if worse else 1.0))
+    assert rates == pytest.approx(expected)
+    assert rates[0] > rates[-1]
 
 
 def test_the_summary_says_which_sampler_and_where_the_time_went(tmp_path):
