@@ -36,6 +36,7 @@ class Draw(NamedTuple):
     edge: Tensor
     scale: Tensor | None = None
     prob: Tensor | None = None
+    src: Tensor | None = None
 
 
 class Workspace:
@@ -160,6 +161,29 @@ def weigh(values: Tensor | None, edge: Tensor, scale: Tensor | None) -> Tensor |
 
     out = torch.empty(edge.numel(), dtype=values.dtype)
     loop.weigh(values.numpy(), edge.numpy(), scale.numpy(), out.numpy())
+    return out
+
+
+@eager
+def weigh_rows(values: Tensor, dst: Tensor, draw: Draw) -> Tensor:
+    """As :func:`weigh` where all edges of a target have one value.
+
+    Args:
+        values: (N,) of each target.
+        dst: (D,) targets.
+        draw: Edges by target.
+
+    Returns:
+        (E,).
+    """
+    if not compiled(values.device) or draw.scale is None:
+        row = values[dst].repeat_interleave(draw.indptr.diff(), output_size=draw.edge.numel())
+        return row if draw.scale is None else row * draw.scale
+    from graphdyn.kernels import numba_draw as loop
+
+    out = torch.empty(draw.edge.numel(), dtype=values.dtype)
+    arrays = (values, dst, draw.indptr, draw.scale, out)
+    loop.weigh_rows(*(t.numpy() for t in arrays))
     return out
 
 

@@ -134,6 +134,14 @@ def weigh(values, edge, scale, out):
 
 
 @jit()
+def weigh_rows(values, dst, indptr, scale, out):
+    for i in range(dst.size):
+        value = values[dst[i]]
+        for e in range(indptr[i], indptr[i + 1]):
+            out[e] = value * scale[e]
+
+
+@jit()
 def take_rows(first, last, x, ids, out):
     for i in range(first, last):
         u = ids[i]

@@ -16,7 +16,7 @@ from torch import Tensor
 from graphdyn.batch import Block, Plan
 from graphdyn.errors import InputError
 from graphdyn.graph import Graph, Propagation
-from graphdyn.kernels.draw import Draw, relabel, take_source, weigh
+from graphdyn.kernels.draw import Draw, relabel, take_source, weigh, weigh_rows
 from graphdyn.keys import Key
 from graphdyn.samplers.seeds import SeedDraw, Seeds
 from graphdyn.samplers.structure import Structure
@@ -195,9 +195,13 @@ def assemble(structure: Structure, dst: Tensor, draw: Draw) -> Block:
     Returns:
         Structure and weights of one layer.
     """
-    local, nodes = relabel(dst, take_source(structure.csc, draw.edge), structure.workspace)
+    src = take_source(structure.csc, draw.edge) if draw.src is None else draw.src
+    local, nodes = relabel(dst, src, structure.workspace)
     csc = CSC(draw.indptr.to(local.dtype), local, nodes.numel())
-    values = weigh(structure.adjacency.values, draw.edge, draw.scale)
+    if structure.row_value is None:
+        values = weigh(structure.adjacency.values, draw.edge, draw.scale)
+    else:
+        values = weigh_rows(structure.row_value, dst, draw)
     return Block(Sparse(csc, values), nodes, draw.edge, draw.scale, draw.prob)
 
 

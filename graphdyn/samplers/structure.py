@@ -64,6 +64,18 @@ class Structure:
         return torch.ones(self.csc.num_edges, device=self.device) if values is None else values
 
     @cached_property
+    def row_value(self) -> Tensor | None:
+        """(N,) the one value of each row, as under the norm ``mean``; ``None`` where values differ.
+
+        A batch then reads a value a target in place of a value an edge from all over memory.
+        """
+        values, csc = self.adjacency.values, self.csc
+        if values is None or not csc.num_edges:
+            return None
+        first = values[csc.indptr[:-1].long().clamp(max=csc.num_edges - 1)]
+        return first if torch.equal(first[csc.dst], values) else None
+
+    @cached_property
     def row_sum(self) -> Tensor:
         """(N,) float64 sum of the values of each row."""
         out = torch.zeros(self.num_nodes, dtype=torch.float64, device=self.device)

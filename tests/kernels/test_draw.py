@@ -10,7 +10,7 @@ import torch
 from samplers.graphs import AWKWARD, hub
 from scipy.stats import chi2
 
-from graphdyn.kernels import torch_draw
+from graphdyn.kernels import draw, torch_draw
 from graphdyn.kernels.draw import (
     Workspace,
     draw_uniform,
@@ -292,3 +292,16 @@ def test_bounds_near_the_word_size_are_rejected_into_uniformity():
     compiled = [numba_draw.bounded(np.uint64(w & MASK), 2, bound) for w in words.tolist()]
     assert ours.tolist() == compiled
     assert uniform(torch.bincount(ours % 3, minlength=3).numpy())
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_rows_of_one_value_are_weighed_at_their_targets(scaled, monkeypatch):
+    values = torch.tensor([0.5, 0.25, 3.0])
+    indptr, dst = torch.tensor([0, 2, 2, 5]), torch.tensor([2, 0, 1])
+    scale = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]) if scaled else None
+    drawn = draw.Draw(indptr, torch.arange(5), scale)
+    expected = torch.tensor([3.0, 3.0, 0.25, 0.25, 0.25])
+    expected = expected if scale is None else expected * scale
+    assert torch.equal(draw.weigh_rows(values, dst, drawn), expected)
+    monkeypatch.setattr(draw, "compiled", lambda device: False)
+    assert torch.equal(draw.weigh_rows(values, dst, drawn), expected)

@@ -289,3 +289,18 @@ def test_a_hub_of_a_hundred_thousand_costs_its_fan_out_alone():
     assert plan.blocks[1].adjacency.csc.degree.tolist() == [10]
     assert plan.num_nodes <= 1 + 10 + 1 + 11 * 5
     torch.testing.assert_close(plan.blocks[1].scale, torch.full((10,), 10_000.0))
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_one_value_a_row_is_noticed_and_changes_nothing(name):
+    graph = AWKWARD[name]()
+    plans = build("neighbor", batch_size=1, fanouts=(2, 2)).prepare(
+        graph, Propagation("mean", False), 2
+    )
+    structure = plans.structure
+    even = graph.edge_weight is None and graph.num_edges > 0
+    assert (structure.row_value is not None) == even
+    for key in plans.keys(Key(0), range(1)):
+        for block in plans.plan(key).blocks:
+            exact = structure.values[block.edge_id.long()] * block.scale
+            assert torch.equal(block.adjacency.values, exact)
