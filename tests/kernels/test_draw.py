@@ -10,8 +10,9 @@ import torch
 from samplers.graphs import AWKWARD, hub
 from scipy.stats import chi2
 
-from graphdyn.kernels import draw, torch_draw
+from graphdyn.kernels import torch_draw
 from graphdyn.kernels.draw import (
+    Draw,
     Workspace,
     draw_uniform,
     find_loops,
@@ -19,6 +20,7 @@ from graphdyn.kernels.draw import (
     take_rows,
     take_source,
     weigh,
+    weigh_rows,
 )
 from graphdyn.keys import Key
 from graphdyn.sparse import CSC, Sparse
@@ -299,9 +301,9 @@ def test_rows_of_one_value_are_weighed_at_their_targets(scaled, monkeypatch):
     values = torch.tensor([0.5, 0.25, 3.0])
     indptr, dst = torch.tensor([0, 2, 2, 5]), torch.tensor([2, 0, 1])
     scale = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]) if scaled else None
-    drawn = draw.Draw(indptr, torch.arange(5), scale)
+    drawn = Draw(indptr, torch.arange(5), scale)
     expected = torch.tensor([3.0, 3.0, 0.25, 0.25, 0.25])
     expected = expected if scale is None else expected * scale
-    assert torch.equal(draw.weigh_rows(values, dst, drawn), expected)
-    monkeypatch.setattr(draw, "compiled", lambda device: False)
-    assert torch.equal(draw.weigh_rows(values, dst, drawn), expected)
+    assert torch.equal(weigh_rows(values, dst, drawn), expected)
+    monkeypatch.setattr("graphdyn.kernels.draw.compiled", lambda device: False)
+    assert torch.equal(weigh_rows(values, dst, drawn), expected)
