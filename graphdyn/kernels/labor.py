@@ -70,7 +70,7 @@ def draw_smallest(
     law = (uniforms.bits, uniforms.later, uniforms.turn)
     if not compiled(csc.device):
         indptr, edge, scale = torch_labor.draw_smallest(csc, loops, dst, k, *law)
-        return Draw(indptr, edge.to(csc.indices.dtype), scale)
+        return Draw(indptr, edge.to(csc.indices.dtype), scale, src=csc.indices[edge])
     from graphdyn.kernels import numba_draw, numba_labor
 
     indptr = torch.empty(dst.numel() + 1, dtype=torch.int64)
@@ -78,6 +78,7 @@ def draw_smallest(
     full = (csc.indptr.numpy(), None if loops is None else loops.numpy())
     numba_draw.count_uniform(dst.numpy(), *full, k, False, rows.numpy(), indptr.numpy())
     edge = torch.empty(int(indptr[-1]), dtype=csc.indices.dtype)
+    src = torch.empty_like(edge)
     scale = torch.empty(edge.numel(), dtype=torch.float32)
     longest = int(rows[:, 1].max()) if dst.numel() else 0
     numba_labor.fill_smallest(
@@ -89,9 +90,10 @@ def draw_smallest(
         longest,
         indptr.numpy(),
         edge.numpy(),
+        src.numpy(),
         scale.numpy(),
     )
-    return Draw(indptr, edge, scale)
+    return Draw(indptr, edge, scale, src=src)
 
 
 @eager

@@ -1,8 +1,9 @@
 """LABOR's compiled loops, bit for bit those of :mod:`graphdyn.kernels.torch_labor`.
 
 A row's words are hashed into a small buffer and compared 64 at a time: what is below a threshold becomes the
-bits of an integer, so neither the hash nor the comparison has a branch, and both are vectorised. Loops that
-are to be vectorised run over a slice, whose places are known not to be negative.
+bits of an integer. Neither the hash nor the comparison has a branch, and both are vectorised, which loops are
+whose places are known not to be negative: those over a slice. Of a long row, first those few are set aside that
+are likely to be among the k smallest.
 """
 
 # The operations are documented where they are called, in graphdyn.kernels.labor.
@@ -11,15 +12,12 @@ are to be vectorised run over a slice, whose places are known not to be negative
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
 from graphdyn.kernels import torch_labor
+from graphdyn.kernels.numba_bits import first, lowest16, lowest32, ones
 from graphdyn.kernels.numba_keyed import GOLDEN, hash_id, mix
 from graphdyn.kernels.numba_loops import jit
 from graphdyn.kernels.numba_normal import score
@@ -30,33 +28,12 @@ _SIGN = np.uint64(1 << 63)
 _TOP = np.uint64(1 << torch_labor.WORD_BITS)  # above every word
 _LOW = np.int64(0xFFFFFFFF)
 _CHUNK = 1024  # words hashed at once: they stay in the nearest cache
+_SHORT = 32  # rows that are compared as they are
 _AHEAD, _REACH, _LINE = (
     4,
     512,
     16,
 )  # rows asked for ahead; how many edges of each; edges in a cache line
-
-
-def _ones(typing_context, mask):
-    """Number of bits that are set."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), codegen
-
-
-def _first(typing_context, mask):
-    """Place of the lowest bit that is set; there must be one."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.uint64(types.uint64), codegen
-
-
-ones: Any = intrinsic(_ones)
-first: Any = intrinsic(_first)
 
 
 @numba.njit(inline="always")
@@ -178,15 +155,15 @@ def _split(word, size, k, step):
 def _gather(indices, row, k, step, parallel, bits, later, turn, word, near, place):
     """Those edges of a long row whose words are below a generous quantile, at least k of them."""
     start, rest, at, own = row
-    bound = np.uint64(k + 3 * math.sqrt(k) + 4)
+    generous = np.uint64(k + 2 * math.sqrt(k) + 2)
     while True:
-        limit = _TOP if bound >= np.uint64(rest) else step * bound
+        bound = _TOP if generous >= np.uint64(rest) else step * generous
         found = 0
         for offset in range(0, rest, _CHUNK):
             size = min(_CHUNK, rest - offset)
             _fill(indices, start, at, own, offset, size, parallel, bits, later, turn, word)
             for block in range(0, size, 64):
-                mask = _below(word, block, size, limit)
+                mask = _below(word, block, size, bound)
                 while mask:
                     j = block + np.int64(first(mask))
                     mask &= mask - _ONE
@@ -194,13 +171,25 @@ def _gather(indices, row, k, step, parallel, bits, later, turn, word, near, plac
                     found += 1
         if found >= k:
             return found
-        bound *= np.uint64(2)
+        generous *= np.uint64(2)
+
+
+@numba.njit(inline="always")
+def _put(mask, offset, place, row, e, indices, factor, edge, source, scale):
+    """The edges whose bits are set, from ``e`` on."""
+    start, _, at, own = row
+    while mask:
+        j = offset + np.int64(first(mask))
+        mask &= mask - _ONE
+        j = j if place is None else place[j]
+        j += start + (own if j >= at else 0)
+        edge[e], source[e], scale[e] = j, indices[j], factor
+        e += 1
+    return e
 
 
 @numba.njit
-def _take(word, size, k, step, place, row, e, factor, edge, scale):
-    """The k smallest words: their edges, ascending."""
-    start, _, at, own = row
+def _take_exactly(word, size, k, step, place, row, e, indices, factor, edge, source, scale):
     bound, count = _split(word, size, k, step)
     ties = k - count
     for offset in range(0, size, 64):
@@ -211,17 +200,33 @@ def _take(word, size, k, step, place, row, e, factor, edge, scale):
                 mask |= same & (~same + _ONE)
                 same &= same - _ONE
                 ties -= 1
-        while mask:
-            j = offset + np.int64(first(mask))
-            mask &= mask - _ONE
-            j = j if place is None else place[j]
-            edge[e] = start + j + (own if j >= at else 0)
-            scale[e] = factor
-            e += 1
+        e = _put(mask, offset, place, row, e, indices, factor, edge, source, scale)
+
+
+@numba.njit(inline="always")
+def _take(word, size, k, step, place, row, e, indices, factor, edge, source, scale):
+    """The k smallest words: their edges, ascending."""
+    mask = _ZERO
+    if size <= 16:
+        mask = lowest16(word, size, k)
+    elif size <= 32:
+        mask = lowest32(word, size, k)
+    if np.int64(ones(mask)) == k:
+        _put(mask, 0, place, row, e, indices, factor, edge, source, scale)
+    else:
+        _take_exactly(word, size, k, step, place, row, e, indices, factor, edge, source, scale)
+
+
+@numba.njit(inline="always")
+def _copy(indices, begin, size, e, factor, edge, source, scale):
+    for j in range(size):
+        edge[e + j], source[e + j], scale[e + j] = begin + j, indices[begin + j], factor
 
 
 @jit()
-def fill_smallest(indices, rows, k, parallel, bits, later, turn, longest, out_indptr, edge, scale):
+def fill_smallest(
+    indices, rows, k, parallel, bits, later, turn, longest, out_indptr, edge, source, scale
+):
     one = scale.dtype.type(1)
     word = np.empty(_CHUNK + 64, np.uint64)
     near = np.empty(longest + 64, np.uint64)
@@ -234,22 +239,22 @@ def fill_smallest(indices, rows, k, parallel, bits, later, turn, longest, out_in
         start, rest = rows[i, 0], rows[i, 1]
         at, own = rows[i, 2] >> 32, rows[i, 2] & _LOW
         e = out_indptr[i]
-        for j in range(own):
-            edge[e + j], scale[e + j] = start + at + j, one
+        _copy(indices, start + at, own, e, one, edge, source, scale)
         e += own
         if k < 0 or rest <= k:
-            for j in range(rest):
-                edge[e + j], scale[e + j] = start + j + (own if j >= at else 0), one
+            left = at if own > 0 else rest
+            _copy(indices, start, left, e, one, edge, source, scale)
+            _copy(indices, start + left + own, rest - left, e + left, one, edge, source, scale)
             continue
         factor = scale.dtype.type(rest / k)
         step = _TOP // np.uint64(rest)
         row = (start, rest, at, own)
-        if rest <= 64:
+        if rest <= _SHORT:
             _fill(indices, start, at, own, 0, rest, parallel, bits, later, turn, word)
-            _take(word, rest, k, step, None, row, e, factor, edge, scale)
+            _take(word, rest, k, step, None, row, e, indices, factor, edge, source, scale)
         else:
             found = _gather(indices, row, k, step, parallel, bits, later, turn, word, near, place)
-            _take(near, found, k, step, place, row, e, factor, edge, scale)
+            _take(near, found, k, step, place, row, e, indices, factor, edge, source, scale)
 
 
 @jit()
