@@ -341,6 +341,15 @@ def test_points_on_the_wheel_are_uniform(total):
     assert spread <= total + 5 * math.sqrt(2 * total)
 
 
+def test_a_point_between_two_shares_belongs_to_the_second(monkeypatch):
+    wheel = Wheel(weights(0, 3, 0, 2, 5))
+    ends = {1: 0.0, 3: 0.3, 4: 0.5}
+    for index, start in ends.items():
+        point = torch.tensor([round(start * wheel._total)])
+        monkeypatch.setattr(designs, "_below", lambda *_, point=point: point)
+        assert wheel.draw(1, Key(0)).index.tolist() == [index]
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 17, 1000])
 def test_at_least_once_keeps_its_digits(n):
     q = weights(1e-18, 1e-9, 1e-3, 0.3, 0.999, 1.0, 0.0)

@@ -425,6 +425,21 @@ def test_a_gpu_makes_the_same_plans(sampler):
         assert same(plans.plan(Key(1, step=step)), device.plan(Key(1, step=step)).to("cpu"))
 
 
+def test_reused_draws_are_the_same_in_both_layers():
+    graph = crowd()
+    for plan in replicate(bind("reused", graph, hops=2, budget=5), 5):
+        outer, inner = plan.blocks
+        size = inner.edge_id.numel()
+        assert torch.equal(outer.edge_id[:size], inner.edge_id)
+        assert torch.equal(outer.scale[:size], inner.scale)
+
+
+def test_nodes_that_never_had_an_edge_lose_none():
+    graph = AWKWARD["isolated"]()
+    plans = bind("pladies", graph, MEAN, budget=8)
+    assert empty_rows(plans.structure, plans.plan(Key(0)).blocks[0]) == 0
+
+
 def test_layers_draw_independently():
     graph = AWKWARD["clique"]()
     plans = bind("pladies-all", graph, hops=2, batch_size=3)
