@@ -538,6 +538,24 @@ def test_a_loss_that_explodes_is_one_sentence_and_no_summary(tmp_path):
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+def test_a_loss_that_explodes_in_the_middle_of_an_epoch_names_the_epoch_at_hand(tmp_path):
+    options = {**SAMPLED, "lr": 1e30, "optimizer": "sgd", "norm": "none", "weight_decay": 0.0}
+    with pytest.raises(GraphdynError, match="loss became (nan|inf) at seed 0, epoch 1;"):
+        run(config(tmp_path, **options))
+
+
+def test_the_ledger_goes_on_where_a_checkpoint_left_it(tmp_path):
+    import graphdyn as gd
+    from graphdyn.seed import Seed
+
+    seed = Seed(config(tmp_path, **SAMPLED), gd.load("csbm"), 0)
+    seed.at.seconds |= {"sample": 1000.0, "wait": 2000.0}
+    with gd.Loader(seed.plans, seed.graph) as loader:
+        next(seed.steps(loader))
+        assert seed.at.seconds["sample"] == 1000.0 + loader.seconds["sample"] > 1000.0
+        assert seed.at.seconds["wait"] == 2000.0 + loader.seconds["wait"] > 2000.0
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere; see the next test")
 def test_an_unwritable_folder_is_one_sentence(tmp_path):
     tmp_path.chmod(0o500)
