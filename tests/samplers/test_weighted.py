@@ -343,3 +343,14 @@ def test_text_makes_the_recipe():
     assert samplers.build("neighbor-weighted", fanouts="5,3", design="wor") == WeightedNeighbor(
         (5, 3), design="wor"
     )
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_negative_values_are_drawn_by_their_size(design):
+    edges = [(1, 0), (2, 0), (3, 0)]
+    graph = build(edges, 4, [0], edge_weight=torch.tensor([-1.0, 2.0, -3.0]))
+    plain = Propagation("none", False)
+    plans = bind(graph, plain, k=1, kind="values", design=design)
+    mean, error, _ = mean_estimate(plans, graph.x, 300)
+    assert worst(mean[0], exact(graph, plain, 1)[0], error[0]) <= 5
+    assert set(torch.cat([p.node_id for p in replicate(plans, 60)]).tolist()) == {0, 1, 2, 3}
