@@ -354,3 +354,9 @@ def test_negative_values_are_drawn_by_their_size(design):
     mean, error, _ = mean_estimate(plans, graph.x, 300)
     assert worst(mean[0], exact(graph, plain, 1)[0], error[0]) <= 5
     assert set(torch.cat([p.node_id for p in replicate(plans, 60)]).tolist()) == {0, 1, 2, 3}
+
+
+def test_hajek_leaves_a_row_whose_values_cancel():
+    graph = build([(1, 0), (2, 0)], 3, [0], edge_weight=torch.tensor([1.0, -1.0]))
+    plans = bind(graph, Propagation("none", False), k=-1, kind="values", estimator="hajek")
+    assert plans.plan(Key(0)).blocks[0].scale.tolist() == [1, 1]
