@@ -71,6 +71,14 @@ def test_edges_stay_in_their_group_and_a_node_may_be_in_many(csc):
     assert lists(torch_induced.induced(csc, nodes, cuts)) == truth
 
 
+def test_neighbours_beyond_all_groups_are_not_taken_for_the_next_group():
+    csc = patterns()["loops and parallel edges"]
+    nodes, cuts = torch.arange(30) % 5, torch.arange(0, 31, 5)
+    truth = by_hand(csc, nodes.tolist(), cuts.tolist())
+    assert lists(induced(csc, nodes, Workspace(N), cuts=cuts)) == truth
+    assert lists(torch_induced.induced(csc, nodes, cuts)) == truth
+
+
 def test_scratch_that_others_wrote_is_not_believed():
     csc, workspace = patterns()["loops and parallel edges"], Workspace(N)
     nodes = torch.arange(10, 60)

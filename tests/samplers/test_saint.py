@@ -24,7 +24,7 @@ from graphdyn.errors import InputError
 from graphdyn.graph import Propagation
 from graphdyn.kernels import backend
 from graphdyn.keys import Key
-from graphdyn.samplers import SaintEdge, SaintNode, SaintWalk
+from graphdyn.samplers import SaintEdge, SaintNode, SaintWalk, saint, saint_walk
 from graphdyn.samplers import build as by_name
 from graphdyn.samplers.saint import any_of, both_of
 from graphdyn.samplers.saint_walk import WalkDesign
@@ -275,6 +275,38 @@ def test_pairs_are_drawn_as_often_as_enumerated(name, sampler):
     assert ((count / total - truth).abs() <= 5 * error + 2 / total).all()
 
 
+@pytest.mark.parametrize("sampler", ["node", "edge", "walk"])
+def test_weights_do_not_depend_on_how_many_edges_are_weighed_at_once(sampler, monkeypatch):
+    whole = bind(sampler, AWKWARD["communities"]())
+    monkeypatch.setattr(saint, "_CHUNK", 7)
+    assert torch.equal(bind(sampler, AWKWARD["communities"]()).edge_scale, whole.edge_scale)
+
+
+def test_walks_are_counted_in_pieces_that_differ(monkeypatch):
+    graph = AWKWARD["communities"]()
+    units, prob = walks(graph, 2)
+    hit = together([(p, sorted(set(u)), 1) for u, p in zip(units, prob)], 12).diagonal()
+    monkeypatch.setattr(saint_walk, "_WALKS", 64)
+    ground = Ground.of(graph, SYM, None, inductive=False)
+    found = WalkDesign(ground, 1, 2, 4000).hits(Key(0)).node
+    assert (found / hit - 1).abs().max() < 0.05
+
+
+def test_coverage_is_how_often_an_average_node_is_met():
+    """12 nodes, twice each, 3 a walk: 8 walks, so shares are eighths."""
+    ground = Ground.of(AWKWARD["communities"](), SYM, None, inductive=False)
+    first = WalkDesign(ground, 1, 1, 2).hits(Key(0)).node
+    eighths = 8 * (WalkDesign(ground, 1, 2, 2).hits(Key(0)).node - first)
+    torch.testing.assert_close(eighths, eighths.round())
+    assert 4 <= eighths.sum() <= 8
+
+
+def test_rounding_does_not_add_a_step():
+    plans = SaintNode(200).prepare(AWKWARD["clique"](), SYM, 2)
+    assert float(plans.prob.sum()) < 6
+    assert plans.num_batches == 1
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_nodes_are_drawn_as_often_as_said(sampler):
     graph, total = AWKWARD["directed"](), 400
@@ -363,13 +395,22 @@ def test_the_weight_of_an_edge_that_was_never_seen_ruins_the_published_estimate(
 
 @pytest.mark.parametrize("sampler", ["node", "edge", "walk"])
 def test_counting_subgraphs_comes_to_the_closed_form(sampler):
-    graph = AWKWARD["clique"]()
+    graph = AWKWARD["star"]()
     counted = bind(sampler, graph, estimator="published", coverage=800)
     closed = bind(sampler, graph, coverage=20_000)
     torch.testing.assert_close(counted.prob, closed.prob, rtol=0.1, atol=0)
     torch.testing.assert_close(counted.edge_scale, closed.edge_scale, rtol=0.25, atol=0)
     block = counted.plan(Key(0)).blocks[0]
     assert torch.equal(block.scale, counted.edge_scale[block.edge_id.long()])
+
+
+def test_nodes_that_counting_never_met_count_for_a_tenth():
+    plans = SaintNode(2, estimator="published", coverage=1).prepare(AWKWARD["star"](), MEAN, 2)
+    times = 0.1 * plans.prob / plans.prob.min()
+    assert times.min() == 0.1
+    assert plans.prob.min() > 0
+    torch.testing.assert_close(times[times > 0.1], times[times > 0.1].round())
+    assert 10 < times.sum() < 20
 
 
 # The rest --------------------------------------------------------------------------------------
