@@ -30,6 +30,7 @@ class Draw(NamedTuple):
         scale: (E,) float32, the factor that makes ``sum scale * a * h`` unbiased; ``None`` is 1.
         prob: (E,) float32 probability of each edge given the targets; ``None``: 1 / scale. NaN where the
             design has none in closed form.
+        src: (E,) sources, where the draw has read them anyway; else ``None``.
     """
 
     indptr: Tensor

@@ -22,6 +22,7 @@ from graphdyn.kernels.numba_keyed import GOLDEN, hash_id, mix
 from graphdyn.kernels.numba_loops import jit
 from graphdyn.kernels.numba_normal import score
 from graphdyn.kernels.numba_prefetch import prefetch
+from graphdyn.kernels.numba_views import borrow
 
 _ONE, _ZERO, _S11 = np.uint64(1), np.uint64(0), np.uint64(11)
 _SIGN = np.uint64(1 << 63)
@@ -228,9 +229,10 @@ def fill_smallest(
     indices, rows, k, parallel, bits, later, turn, longest, out_indptr, edge, source, scale
 ):
     one = scale.dtype.type(1)
-    word = np.empty(_CHUNK + 64, np.uint64)
-    near = np.empty(longest + 64, np.uint64)
-    place = np.empty(longest + 64, np.int64)
+    words_, near_ = np.empty(_CHUNK + 64, np.uint64), np.empty(longest + 64, np.uint64)
+    place_ = np.empty(longest + 64, np.int64)
+    word, near, place = borrow(words_), borrow(near_), borrow(place_)
+    indices, edge, source, scale = borrow(indices), borrow(edge), borrow(source), borrow(scale)
     for i in range(rows.shape[0]):
         if i + _AHEAD < rows.shape[0]:
             ahead = rows[i + _AHEAD, 0]
@@ -242,9 +244,8 @@ def fill_smallest(
         _copy(indices, start + at, own, e, one, edge, source, scale)
         e += own
         if k < 0 or rest <= k:
-            left = at if own > 0 else rest
-            _copy(indices, start, left, e, one, edge, source, scale)
-            _copy(indices, start + left + own, rest - left, e + left, one, edge, source, scale)
+            _copy(indices, start, at, e, one, edge, source, scale)
+            _copy(indices, start + at + own, rest - at, e + at, one, edge, source, scale)
             continue
         factor = scale.dtype.type(rest / k)
         step = _TOP // np.uint64(rest)
@@ -255,6 +256,7 @@ def fill_smallest(
         else:
             found = _gather(indices, row, k, step, parallel, bits, later, turn, word, near, place)
             _take(near, found, k, step, place, row, e, indices, factor, edge, source, scale)
+    return words_.size + near_.size + place_.size  # what was borrowed lives until here
 
 
 @jit()
