@@ -127,9 +127,7 @@ def importance(structure: Structure, dst: Tensor, rows: Rows, k: int, rounds: in
             break
         inverse = torch.where(there, likely[slot], 1.0)
         y = solve(rows.indptr, rows.weight, inverse, k)
-    few = torch.zeros_like(dst).index_add_(0, rows.row, there.long()) <= k
     prob = (1 / (y[rows.row] * inverse)).clamp(max=1.0)
-    prob = torch.where(few[rows.row] | (k < 0), 1.0, prob)
     return Importance(torch.where(there, prob, rows.loop.double()), expected)
 
 

@@ -320,6 +320,21 @@ def test_edges_of_weight_zero_are_never_drawn_and_not_missed():
     assert bind(dark, plain, k=2, nodes=[0], weighted=True).plan(Key(1)).num_edges == 0
 
 
+def test_negative_entries_are_drawn_by_their_size():
+    weight = torch.tensor([1.0, -4.0, 2.0, -1.0, 3.0, -2.0])
+    graph = build([(u, 6) for u in range(6)], 7, [6], edge_weight=weight)
+    plain = Propagation("none", False)
+    for rounds in (0, -1):
+        plans = bind(graph, plain, k=2, nodes=[6], weighted=True, rounds=rounds)
+        mean, error, _ = mean_estimate(plans, graph.x, 300)
+        assert worst(mean[6], exact(graph, plain, 1)[6], error[6]) <= 5
+        stated = {}
+        for plan in replicate(plans, 40):
+            stated |= dict(zip(sources(plan.blocks[0]).tolist(), plan.blocks[0].inclusion.tolist()))
+        assert stated[1] == max(stated.values())
+        assert stated[5] == pytest.approx(stated[2])
+
+
 # Fewer nodes, correlated targets.
 
 
@@ -405,6 +420,8 @@ def test_layers_share_neighbours_only_if_asked():
             layers = [neighbours(block) for block in bound.plan(Key(1)).blocks]
             same = [layers[0][v] == layers[1][v] == layers[2][v] for v in layers[2]]
             assert all(same) if shared else sum(same) < 0.2 * len(same)
+    once = bind(graph, MEAN, 2, k=(5, 3), reuse=True).plan(Key(1)).blocks
+    assert neighbours(once[0]).items() >= neighbours(once[1]).items()
     # Unequal fan-outs: the smaller choice is a part of the larger.
     blocks = bind(graph, MEAN, 2, k=(5, 3), layer_dependency=True).plan(Key(1)).blocks
     small, large = neighbours(blocks[0]), neighbours(blocks[1])
