@@ -253,7 +253,7 @@ def _by_kind(rows, k):
 def fill_smallest(
     indices, rows, k, parallel, bits, later, turn, longest, out_indptr, edge, source, scale
 ):
-    one = scale.dtype.type(1)
+    one, length = scale.dtype.type(1), indices.size
     words_, near_ = np.empty(_CHUNK + 64, np.uint64), np.empty(longest + 64, np.uint64)
     place_ = np.empty(longest + 64, np.int64)
     word, near, place = borrow(words_), borrow(near_), borrow(place_)
@@ -262,8 +262,9 @@ def fill_smallest(
     for n in range(order.size):
         i = order[n]
         if n + _AHEAD < order.size:
-            ahead, reach = rows[order[n + _AHEAD], 0], rows[order[n + _AHEAD], 1]
-            for e in range(ahead, ahead + min(reach, _REACH), _LINE):
+            # The line behind the row too: the row may reach into it, and the hash does.
+            begin, size = rows[order[n + _AHEAD], 0], rows[order[n + _AHEAD], 1]
+            for e in range(begin, min(begin + min(size, _REACH) + _LINE, length), _LINE):
                 prefetch(indices, e)
         start, rest = rows[i, 0], rows[i, 1]
         at, own = rows[i, 2] >> 32, rows[i, 2] & _LOW
