@@ -81,9 +81,9 @@ def command(name: str, method: str, graph: str, options: argparse.Namespace) -> 
     return [str(word) for word in [*words, "--threads", 1, *sizes]]
 
 
-def turn(words: list[str], threads: int = 1) -> dict:
-    """Run a contestant once: its last line, or why it has none."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "DGLBACKEND": "pytorch"}
+def turn(words: list[str], threads: int = 1, **settings: str) -> dict:
+    """Run a contestant once: its last line, or why it has none. Settings are environment variables."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "DGLBACKEND": "pytorch"} | settings
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     if done.returncode:
         return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
