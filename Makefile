@@ -17,7 +17,7 @@ PYG = $(if $(PYG_PYTHON),--pyg-python $(PYG_PYTHON))
 FEATURES = $(if $(filter csbm,$(DATASET)),raw,row)
 TRAIN = $(BIN)/graphdyn train --dataset $(DATASET) --model gcn --features $(FEATURES) --seeds $(SEEDS) --threads 1
 
-.PHONY: help demo test test-slow lint format bench clean
+.PHONY: help demo test test-slow lint format bench validity clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -45,6 +45,9 @@ lint: $(VENV)/installed  ## ruff (with docstring rules), format, pyright
 format: $(VENV)/installed  ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+validity: $(VENV)/installed  ## measure the bias of every sampler anew, into docs/validity.md (5 minutes)
+	$(BIN)/python experiments/sampler_bias/run.py --write docs/validity.md
 
 bench: $(VENV)/installed  ## speed against peers, side by side; JSON in benchmarks/results (peers: benchmarks/peers/README.md)
 	$(BIN)/python benchmarks/kernels.py
