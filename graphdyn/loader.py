@@ -67,7 +67,7 @@ class Loader:
         >>> plans = gd.Neighbor(fanouts=(5, 5), batch_size=50).prepare(graph, gd.Propagation(), 2)
         >>> with gd.Loader(plans, graph, epochs=2, workers=1) as loader:
         ...     [batch.key.step for batch in loader]
-        [0, 1, 2, 3]
+        [0, 1, 2, 3, 4, 5]
     """
 
     def __init__(

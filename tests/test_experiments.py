@@ -24,7 +24,15 @@ def test_the_readme_names_question_command_and_verdict(folder):
 
 
 @pytest.mark.dataset
-@pytest.mark.parametrize("name", ["citation_accuracy", "arxiv_full_batch"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "citation_accuracy",
+        "arxiv_full_batch",
+        "sampler_bias",
+        pytest.param("sampler_accuracy", marks=pytest.mark.slow),
+    ],
+)
 def test_it_runs(name, data_root, tmp_path):
     command = [sys.executable, str(EXPERIMENTS / name / "run.py"), "--tiny", "--out", str(tmp_path)]
     environment = {**os.environ, "GRAPHDYN_DATA": str(data_root)}
