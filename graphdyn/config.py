@@ -60,7 +60,8 @@ class Config:
     """What only this model takes, for example: heads 8, aggregator max, alpha 0.1, theta 0.5, hops 10."""
 
     sampler: str = "full"
-    """What a step sees: full, the whole graph, or a sampler such as neighbor (`graphdyn.samplers.SAMPLERS`)."""
+    """What a step sees: full (the whole graph), neighbor, neighbor-weighted, labor, fastgcn, ladies, pladies,
+    layerwise-desraj, cluster, node, saint-node, saint-edge, saint-walk, shadow or ibmb (docs/samplers.md)."""
     batch_size: int | None = None
     """Seed nodes a step; None: the sampler's own, or all training nodes where there are fewer."""
     fanouts: str | tuple[int, ...] | None = None

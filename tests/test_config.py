@@ -1,6 +1,7 @@
 """Config: the same run from flags, TOML and Python; one identity; refusals in one sentence."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -190,3 +191,11 @@ def test_flags_are_never_abbreviated():
     with pytest.raises(SystemExit) as stop:
         parse_config(["--seed", "3"])
     assert stop.value.code == 2
+
+
+def test_the_help_of_sampler_names_them_all():
+    from graphdyn.samplers import SAMPLERS
+
+    text = (Path(__file__).parents[1] / "graphdyn" / "config.py").read_text()
+    told = text.split("sampler: str = ")[1].split('"""')[1]
+    assert all(name in told for name in SAMPLERS)
