@@ -1,6 +1,6 @@
 """Samplers: one method a file. A sampler is a recipe; ``prepare`` binds it to a graph and a model.
 
-To add one: a frozen dataclass with ``prepare``, plans with ``plan``, a row in :data:`SAMPLERS`.
+To add one: a frozen dataclass with ``make``, plans with ``plan``, a row in :data:`SAMPLERS`.
 """
 
 from __future__ import annotations

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from graphdyn.errors import InputError
-from graphdyn.graph import Graph, Propagation
 from graphdyn.keys import Key
 from graphdyn.samplers.partition import partition
 from graphdyn.samplers.parts import PartPlans
-from graphdyn.samplers.sampler import Sampler
+from graphdyn.samplers.sampler import Sampler, Task
 from graphdyn.samplers.subgraph import Ground, check_estimator, check_positive
 from graphdyn.samplers.undirected import simple_graph
 from graphdyn.sparse import CSC
@@ -45,18 +44,10 @@ class Cluster(Sampler):
     balance: bool = False
     inductive: bool = False
 
-    def prepare(
-        self,
-        graph: Graph,
-        propagation: Propagation,
-        num_hops: int,
-        *,
-        nodes: Tensor | None = None,
-        key: Key = Key(0),
-    ) -> PartPlans:
-        """See :meth:`Sampler.prepare`. METIS runs here, once: seconds for a million edges."""
+    def make(self, task: Task) -> PartPlans:
+        """See :meth:`Sampler.make`. METIS runs here, once: seconds for a million edges."""
         self._check()
-        ground = Ground.of(graph, propagation, nodes, inductive=self.inductive)
+        ground = Ground.of(task, inductive=self.inductive)
         if self.diagonal and ground.structure.loops is None:
             raise InputError(
                 "the diagonal of this model's matrix is 0, so `diagonal` would do nothing; choose a "
@@ -67,7 +58,7 @@ class Cluster(Sampler):
                 f"parts is {self.parts}, but there are {ground.universe.numel()} nodes to cut; give "
                 "fewer parts."
             )
-        part = self._part(ground, key)
+        part = self._part(ground, task.key)
         return PartPlans(ground, self.estimator, part, self.parts_per_batch, diagonal=self.diagonal)
 
     def _part(self, ground: Ground, key: Key) -> Tensor:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from graphdyn.batch import Block, Plan
-from graphdyn.graph import Graph, Propagation
 from graphdyn.keys import Key
-from graphdyn.samplers.sampler import Plans, Sampler, training_nodes
+from graphdyn.samplers.sampler import Plans, Sampler, Task, training_nodes
 from graphdyn.samplers.structure import Structure
 
 
@@ -24,18 +23,10 @@ class Full(Sampler):
 
     inductive: bool = False
 
-    def prepare(
-        self,
-        graph: Graph,
-        propagation: Propagation,
-        num_hops: int,
-        *,
-        nodes: Tensor | None = None,
-        key: Key = Key(0),
-    ) -> FullPlans:
-        """See :meth:`Sampler.prepare`."""
-        structure = Structure.of(graph, propagation, inductive=self.inductive)
-        return FullPlans(structure, training_nodes(graph, nodes))
+    def make(self, task: Task) -> FullPlans:
+        """See :meth:`Sampler.make`."""
+        structure = Structure.of(task.graph, task.propagation, inductive=self.inductive)
+        return FullPlans(structure, training_nodes(task.graph, task.nodes))
 
 
 class FullPlans(Plans):

@@ -17,12 +17,11 @@ from torch import Tensor
 
 from graphdyn.batch import Block, Plan
 from graphdyn.errors import InputError, unknown
-from graphdyn.graph import Graph, Propagation
 from graphdyn.kernels.ppr import PPR, ppr
 from graphdyn.keys import Key
 from graphdyn.samplers.induce import induce
 from graphdyn.samplers.partition import partition
-from graphdyn.samplers.sampler import Plans, Sampler, training_nodes
+from graphdyn.samplers.sampler import Plans, Sampler, Task, training_nodes
 from graphdyn.samplers.seeds import check_size, fill, steps_to_cover
 from graphdyn.samplers.structure import Structure
 from graphdyn.samplers.undirected import simple_graph
@@ -68,27 +67,19 @@ class Ibmb(Sampler):
     order: str = "shuffle"
     inductive: bool = False
 
-    def prepare(
-        self,
-        graph: Graph,
-        propagation: Propagation,
-        num_hops: int,
-        *,
-        nodes: Tensor | None = None,
-        key: Key = Key(0),
-    ) -> IbmbPlans:
-        """See :meth:`Sampler.prepare`. Costs one PageRank an output, and keeps every batch."""
+    def make(self, task: Task) -> IbmbPlans:
+        """See :meth:`Sampler.make`. Costs one PageRank an output, and keeps every batch."""
         if self.order not in ORDERS:
             raise unknown("order of batches", self.order, ORDERS)
         if self.grouping not in GROUPINGS:
             raise unknown("grouping", self.grouping, GROUPINGS)
         if self.aux < 1:
             raise InputError(f"aux is {self.aux}; an output keeps at least 1 node, itself.")
-        pool = training_nodes(graph, nodes)
+        pool = training_nodes(task.graph, task.nodes)
         check_size(self.batch_size, pool)
-        structure = Structure.of(graph, propagation, inductive=self.inductive)
+        structure = Structure.of(task.graph, task.propagation, inductive=self.inductive)
         group = _by_influence if self.grouping == "influence" else _by_parts
-        batches = group(self, structure, pool, key)
+        batches = group(self, structure, pool, task.key)
         return IbmbPlans(self, structure, pool, batches)
 
 

@@ -6,12 +6,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from graphdyn.graph import Graph, Propagation
 from graphdyn.keys import Key
 from graphdyn.samplers.policies import bind_seeds
-from graphdyn.samplers.sampler import LayeredPlans, Sampler
+from graphdyn.samplers.sampler import LayeredPlans, Sampler, Task
 from graphdyn.samplers.seeds import SeedDraw
 from graphdyn.samplers.structure import Structure
 from graphdyn.samplers.weight import RULES, check_rule
@@ -41,20 +39,12 @@ class LayeredSampler(Sampler):
     reuse: bool = False
     inductive: bool = False
 
-    def prepare(
-        self,
-        graph: Graph,
-        propagation: Propagation,
-        num_hops: int,
-        *,
-        nodes: Tensor | None = None,
-        key: Key = Key(0),
-    ) -> LayeredPlans:
-        """See :meth:`graphdyn.samplers.sampler.Sampler.prepare`."""
+    def make(self, task: Task) -> LayeredPlans:
+        """See :meth:`graphdyn.samplers.sampler.Sampler.make`."""
         check_rule(self.estimator, self.estimators)
-        seeds = bind_seeds(self, graph, nodes)
-        structure = self.structure(graph, propagation)
-        return self.bind(structure, seeds, num_hops, key)
+        seeds = bind_seeds(self, task.graph, task.nodes)
+        structure = self.structure(task.graph, task.propagation)
+        return self.bind(structure, seeds, task.num_hops, task.key)
 
     def structure(self, graph: Graph, propagation: Propagation) -> Structure:
         """What is drawn from."""

@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from graphdyn.errors import InputError
-from graphdyn.graph import Graph, Propagation
-from graphdyn.keys import Key
+from graphdyn.graph import Graph
 from graphdyn.samplers.parts import PartPlans
-from graphdyn.samplers.sampler import Sampler
+from graphdyn.samplers.sampler import Sampler, Task
 from graphdyn.samplers.subgraph import Ground, check_estimator, check_positive
 
 
@@ -37,19 +35,11 @@ class RandomNode(Sampler):
     independent: bool = False
     inductive: bool = False
 
-    def prepare(
-        self,
-        graph: Graph,
-        propagation: Propagation,
-        num_hops: int,
-        *,
-        nodes: Tensor | None = None,
-        key: Key = Key(0),
-    ) -> PartPlans:
-        """See :meth:`Sampler.prepare`."""
+    def make(self, task: Task) -> PartPlans:
+        """See :meth:`Sampler.make`."""
         check_estimator(self.estimator)
         check_positive(batch_size=self.batch_size)
-        ground = Ground.of(graph, propagation, nodes, inductive=self.inductive)
+        ground = Ground.of(task, inductive=self.inductive)
         count = ground.universe.numel()
         if self.batch_size > count:
             raise InputError(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -23,8 +24,15 @@ from torch import Tensor
 
 from graphdyn.kernels.induced import Induced, induced
 from graphdyn.keys import Key
+from graphdyn.samplers.sampler import Sampler, Task
 from graphdyn.samplers.structure import Structure
-from graphdyn.samplers.subgraph import Ground, Members, SubgraphPlans
+from graphdyn.samplers.subgraph import (
+    Ground,
+    Members,
+    SubgraphPlans,
+    check_estimator,
+    check_positive,
+)
 from graphdyn.sparse import CSC
 
 _CHUNK = 1 << 20  # edges whose float64 intermediates are held at once
@@ -71,6 +79,36 @@ class Design(ABC):
     @abstractmethod
     def hits(self, key: Key) -> Hits:
         """What one draw brings; ``key`` serves designs that have to count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saint(Sampler):
+    """What the recipes share; each says how its nodes are drawn.
+
+    Attributes:
+        estimator: ``ht``, ``unit`` or ``published``, see this module.
+        coverage: How often an average node is met while counting, in ``prepare``.
+        inductive: Training nodes and the edges between them alone, as in the paper.
+    """
+
+    estimator: str = "ht"
+    coverage: int = 50
+    inductive: bool = False
+
+    def make(self, task: Task) -> SaintPlans:
+        """See :meth:`Sampler.make`."""
+        check_estimator(self.estimator)
+        check_positive(coverage=self.coverage)
+        ground = Ground.of(task, inductive=self.inductive)
+        return SaintPlans(ground, self.design(ground), self.estimator, self.coverage, task.key)
+
+    @abstractmethod
+    def design(self, ground: Ground) -> Design:
+        """How nodes are drawn.
+
+        Raises:
+            InputError: If the options do not fit.
+        """
 
 
 class SaintPlans(SubgraphPlans):

@@ -8,46 +8,31 @@ import torch
 from torch import Tensor
 
 from graphdyn.errors import InputError, unknown
-from graphdyn.graph import Graph, Propagation
 from graphdyn.keys import Key
-from graphdyn.samplers.saint import Design, Hits, SaintPlans, column_norm, normalised
-from graphdyn.samplers.sampler import Sampler
-from graphdyn.samplers.subgraph import Ground, check_estimator, check_positive, distinct
+from graphdyn.samplers.saint import Design, Hits, Saint, column_norm, normalised
+from graphdyn.samplers.subgraph import Ground, check_positive, distinct
 
 IMPORTANCE = ("norm", "degree")
 
 
 @dataclass(frozen=True)
-class SaintNode(Sampler):
+class SaintNode(Saint):
     """m draws with replacement; a node that is drawn twice is in the subgraph once.
+
+    Other options are those of :class:`graphdyn.samplers.saint.Saint`.
 
     Attributes:
         budget: m.
         importance: ``norm``: probability ∝ ||A_:v||^2 of the model's matrix, the paper's; ``degree``:
             ∝ messages that a node sends, the official code's. Nodes that send nothing get the least.
-        estimator: ``ht``, ``unit`` or ``published``, see :mod:`graphdyn.samplers.saint`.
-        coverage: How often an average node is met while counting; ``published`` alone.
-        inductive: Training nodes and the edges between them alone, as in the paper.
     """
 
     budget: int = 6000
     importance: str = "norm"
-    estimator: str = "ht"
-    coverage: int = 50
-    inductive: bool = False
 
-    def prepare(
-        self,
-        graph: Graph,
-        propagation: Propagation,
-        num_hops: int,
-        *,
-        nodes: Tensor | None = None,
-        key: Key = Key(0),
-    ) -> SaintPlans:
-        """See :meth:`Sampler.prepare`."""
-        check_estimator(self.estimator)
-        check_positive(budget=self.budget, coverage=self.coverage)
+    def design(self, ground: Ground) -> NodeDesign:
+        """See :meth:`Saint.design`."""
+        check_positive(budget=self.budget)
         if self.importance not in IMPORTANCE:
             raise unknown("importance", self.importance, IMPORTANCE)
         if self.budget == 1 and self.estimator == "ht":
@@ -55,9 +40,7 @@ class SaintNode(Sampler):
                 "budget is 1: a lone node has no edges to others, and no weight brings them back; "
                 "give at least 2."
             )
-        ground = Ground.of(graph, propagation, nodes, inductive=self.inductive)
-        design = NodeDesign(ground, self._importance(ground), self.budget)
-        return SaintPlans(ground, design, self.estimator, self.coverage, key)
+        return NodeDesign(ground, self._importance(ground), self.budget)
 
     def _importance(self, ground: Ground) -> Tensor:
         if self.importance == "norm":

@@ -13,50 +13,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphdyn.graph import Graph, Propagation
 from graphdyn.kernels.walk import count_later, walk
 from graphdyn.keys import Key
-from graphdyn.samplers.saint import Design, Hits, SaintPlans
-from graphdyn.samplers.sampler import Sampler
-from graphdyn.samplers.subgraph import Ground, check_estimator, check_positive, distinct
+from graphdyn.samplers.saint import Design, Hits, Saint
+from graphdyn.samplers.subgraph import Ground, check_positive, distinct
 from graphdyn.samplers.undirected import simple_graph
 
 _WALKS = 1 << 20  # walks that are counted at once
 
 
 @dataclass(frozen=True)
-class SaintWalk(Sampler):
+class SaintWalk(Saint):
     """Walks on the undirected graph without loops; where there are no neighbours, a walk stays.
+
+    Other options are those of :class:`graphdyn.samplers.saint.Saint`.
 
     Attributes:
         roots: r.
         length: L, steps of a walk.
-        estimator: ``ht``, ``unit`` or ``published``, see :mod:`graphdyn.samplers.saint`.
-        coverage: How often an average node is met while counting; takes time in ``prepare``.
-        inductive: Training nodes and the edges between them alone, as in the paper.
     """
 
     roots: int = 3000
     length: int = 2
-    estimator: str = "ht"
-    coverage: int = 50
-    inductive: bool = False
 
-    def prepare(
-        self,
-        graph: Graph,
-        propagation: Propagation,
-        num_hops: int,
-        *,
-        nodes: Tensor | None = None,
-        key: Key = Key(0),
-    ) -> SaintPlans:
-        """See :meth:`Sampler.prepare`."""
-        check_estimator(self.estimator)
-        check_positive(roots=self.roots, length=self.length, coverage=self.coverage)
-        ground = Ground.of(graph, propagation, nodes, inductive=self.inductive)
-        design = WalkDesign(ground, self.roots, self.length, self.coverage)
-        return SaintPlans(ground, design, self.estimator, self.coverage, key)
+    def design(self, ground: Ground) -> WalkDesign:
+        """See :meth:`Saint.design`."""
+        check_positive(roots=self.roots, length=self.length)
+        return WalkDesign(ground, self.roots, self.length, self.coverage)
 
 
 class WalkDesign(Design):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,10 +24,19 @@ from graphdyn.samplers.structure import Structure
 from graphdyn.sparse import CSC, Sparse
 
 
+class Task(NamedTuple):
+    """What a sampler is prepared for, see :meth:`Sampler.prepare`."""
+
+    graph: Graph
+    propagation: Propagation
+    num_hops: int
+    nodes: Tensor | None
+    key: Key
+
+
 class Sampler(ABC):
     """How batches are made. Subclasses are frozen dataclasses; they hold no randomness and no data."""
 
-    @abstractmethod
     def prepare(
         self,
         graph: Graph,
@@ -51,6 +61,11 @@ class Sampler(ABC):
         Raises:
             InputError: If the sampler does not fit the graph or the model.
         """
+        return self.make(Task(graph, propagation, num_hops, nodes, key))
+
+    @abstractmethod
+    def make(self, task: Task) -> Plans:
+        """What :meth:`prepare` does, for a task; what a new sampler writes."""
 
     def largest_batch(self, graph: Graph) -> int:
         """Most nodes that ``batch_size`` may ask for, in samplers that have one: all training nodes."""

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from graphdyn.batch import Plan
 from graphdyn.errors import InputError, unknown
-from graphdyn.graph import Graph, Propagation
 from graphdyn.kernels.ego import Ego, ego
 from graphdyn.kernels.ppr import ppr
 from graphdyn.keys import Key
 from graphdyn.samplers.induce import induce
-from graphdyn.samplers.sampler import Plans, Sampler, training_nodes
+from graphdyn.samplers.sampler import Plans, Sampler, Task, training_nodes
 from graphdyn.samplers.seeds import SeedDraw, Shuffle
 from graphdyn.samplers.structure import Structure
 from graphdyn.sparse import CSC, Sparse
@@ -57,19 +56,11 @@ class Shadow(Sampler):
     eps: float = 2e-4
     inductive: bool = False
 
-    def prepare(
-        self,
-        graph: Graph,
-        propagation: Propagation,
-        num_hops: int,
-        *,
-        nodes: Tensor | None = None,
-        key: Key = Key(0),
-    ) -> ShadowPlans:
-        """See :meth:`Sampler.prepare`. Costs nothing for ``neighbor``, one PageRank a node for ``ppr``."""
+    def make(self, task: Task) -> ShadowPlans:
+        """See :meth:`Sampler.make`. Costs nothing for ``neighbor``, one PageRank a node for ``ppr``."""
         self._check()
-        seeds = Shuffle(self.batch_size).bind(training_nodes(graph, nodes))
-        structure = Structure.of(graph, propagation, inductive=self.inductive)
+        seeds = Shuffle(self.batch_size).bind(training_nodes(task.graph, task.nodes))
+        structure = Structure.of(task.graph, task.propagation, inductive=self.inductive)
         if self.scope == "ppr":
             return PageRankPlans(self, structure, seeds)
         return NeighborhoodPlans(self, structure, seeds)

@@ -28,7 +28,7 @@ from graphdyn.graph import Graph, Norm, Propagation
 from graphdyn.kernels.draw import weigh
 from graphdyn.kernels.induced import Induced, induced
 from graphdyn.keys import Key
-from graphdyn.samplers.sampler import Plans, training_nodes
+from graphdyn.samplers.sampler import Plans, Task, training_nodes
 from graphdyn.samplers.structure import Structure, training_graph
 from graphdyn.samplers.weight import check_rule
 from graphdyn.sparse import CSC, Sparse
@@ -57,15 +57,14 @@ class Ground:
     num_seeds: int
 
     @classmethod
-    def of(
-        cls, graph: Graph, propagation: Propagation, nodes: Tensor | None, *, inductive: bool
-    ) -> Ground:
-        """Of a graph and a model.
+    def of(cls, task: Task, *, inductive: bool) -> Ground:
+        """Of the graph and the model of a task.
 
         Raises:
             InputError: If the seeds do not fit the graph, or ``inductive`` excludes some.
         """
-        pool = training_nodes(graph, nodes)
+        graph, propagation = task.graph, task.propagation
+        pool = training_nodes(graph, task.nodes)
         universe = torch.arange(graph.num_nodes, device=graph.device)
         if inductive:
             graph = training_graph(graph)

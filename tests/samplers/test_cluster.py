@@ -25,6 +25,7 @@ from graphdyn.keys import Key
 from graphdyn.samplers import Cluster
 from graphdyn.samplers.partition import partition
 from graphdyn.samplers.parts import PartPlans, cross_scale
+from graphdyn.samplers.sampler import Task
 from graphdyn.samplers.subgraph import Ground
 from graphdyn.samplers.undirected import simple_graph
 
@@ -42,7 +43,7 @@ def grouped(part):
 
 
 def bind(graph, drawn=2, estimator="ht", propagation=SYM, part=None, **options):
-    ground = Ground.of(graph, propagation, None, inductive=False)
+    ground = Ground.of(Task(graph, propagation, 1, None, Key(0)), inductive=False)
     part = labels(graph.num_nodes) if part is None else part
     return PartPlans(ground, estimator, part, drawn, **options)
 

@@ -28,6 +28,7 @@ from graphdyn.samplers import SaintEdge, SaintNode, SaintWalk, saint, saint_walk
 from graphdyn.samplers import build as by_name
 from graphdyn.samplers.saint import any_of, both_of
 from graphdyn.samplers.saint_walk import WalkDesign
+from graphdyn.samplers.sampler import Task
 from graphdyn.samplers.subgraph import Ground
 
 SYM, MEAN = Propagation(), Propagation("mean", self_loops=False)
@@ -223,7 +224,7 @@ def test_p17_walks_are_unbiased_once_counted():
 @pytest.mark.parametrize("length", [2, 4])
 def test_the_error_of_counting_falls_with_the_root_of_coverage(length):
     graph = AWKWARD["communities"]()
-    ground = Ground.of(graph, SYM, None, inductive=False)
+    ground = Ground.of(Task(graph, SYM, 1, None, Key(0)), inductive=False)
     units, prob = walks(graph, length)
     one = together([(p, sorted(set(u)), 1) for u, p in zip(units, prob)], graph.num_nodes)
     src, dst = graph.edge_index
@@ -242,14 +243,18 @@ def test_the_error_of_counting_falls_with_the_root_of_coverage(length):
 
 def test_the_first_step_of_a_walk_is_exact_and_no_count_can_lose_it():
     graph = AWKWARD["double-star"]()
-    one_step = WalkDesign(Ground.of(graph, SYM, None, inductive=False), 1, 1, 1).hits(Key(0))
+    one_step = WalkDesign(
+        Ground.of(Task(graph, SYM, 1, None, Key(0)), inductive=False), 1, 1, 1
+    ).hits(Key(0))
     units, prob = walks(graph, 1)
     one = together([(p, sorted(set(u)), 1) for u, p in zip(units, prob)], 10)
     src, dst = graph.edge_index
     torch.testing.assert_close(one_step.node, one.diagonal(), rtol=1e-12, atol=0)
     torch.testing.assert_close(one_step.pair(src, dst), one[src, dst], rtol=1e-12, atol=0)
     for seed in range(10):
-        hits = WalkDesign(Ground.of(graph, SYM, None, inductive=False), 1, 3, 1).hits(Key(seed))
+        hits = WalkDesign(
+            Ground.of(Task(graph, SYM, 1, None, Key(0)), inductive=False), 1, 3, 1
+        ).hits(Key(seed))
         assert (hits.pair(src, dst) >= one[src, dst] * (1 - 1e-12)).all()
         plans = SaintWalk(2, 3, coverage=1).prepare(graph, SYM, 2, key=Key(seed))
         assert plans.edge_scale.min() >= 1
@@ -287,14 +292,14 @@ def test_walks_are_counted_in_pieces_that_differ(monkeypatch):
     units, prob = walks(graph, 2)
     hit = together([(p, sorted(set(u)), 1) for u, p in zip(units, prob)], 12).diagonal()
     monkeypatch.setattr(saint_walk, "_WALKS", 64)
-    ground = Ground.of(graph, SYM, None, inductive=False)
+    ground = Ground.of(Task(graph, SYM, 1, None, Key(0)), inductive=False)
     found = WalkDesign(ground, 1, 2, 4000).hits(Key(0)).node
     assert (found / hit - 1).abs().max() < 0.05
 
 
 def test_coverage_is_how_often_an_average_node_is_met():
     """12 nodes, twice each, 3 a walk: 8 walks, so shares are eighths."""
-    ground = Ground.of(AWKWARD["communities"](), SYM, None, inductive=False)
+    ground = Ground.of(Task(AWKWARD["communities"](), SYM, 1, None, Key(0)), inductive=False)
     first = WalkDesign(ground, 1, 1, 2).hits(Key(0)).node
     eighths = 8 * (WalkDesign(ground, 1, 2, 2).hits(Key(0)).node - first)
     torch.testing.assert_close(eighths, eighths.round())
@@ -324,7 +329,7 @@ def test_nodes_are_drawn_as_often_as_said(sampler):
 
 def edge_draws(graph, total):
     """How often the edge sampler draws each undirected edge."""
-    design = WalkDesign(Ground.of(graph, SYM, None, inductive=False), total, 1, 1)
+    design = WalkDesign(Ground.of(Task(graph, SYM, 1, None, Key(0)), inductive=False), total, 1, 1)
     return Counter(tuple(sorted(path)) for path in design.walks(Key(4), total).tolist())
 
 
