@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from graphdyn.kernels import autograd
+from graphdyn.kernels import autograd_attention
 from graphdyn.kernels.door import eager, expect, same_type
 from graphdyn.sparse import CSC
 
@@ -25,7 +25,7 @@ def edge_softmax(csc: CSC, logits: Tensor) -> Tensor:
     """
     dtype, (logits,) = same_type("edge_softmax", logits)
     expect("edge_softmax", "logits", logits, (csc.num_edges, None))
-    return autograd.EdgeSoftmax.apply(csc, logits).to(dtype)
+    return autograd_attention.EdgeSoftmax.apply(csc, logits).to(dtype)
 
 
 @eager
@@ -48,7 +48,7 @@ def gat_scores(csc: CSC, a_src: Tensor, a_dst: Tensor, slope: float) -> Tensor:
     expect("gat_scores", "a_src", a_src, (csc.num_src, None))
     expect("gat_scores", "a_dst", a_dst, (csc.num_dst, a_src.shape[1]))
     gates = (a_src.detach(), a_dst.detach())
-    return autograd.PairScores.apply(csc, float(slope), *gates, a_src, a_dst).to(dtype)
+    return autograd_attention.PairScores.apply(csc, float(slope), *gates, a_src, a_dst).to(dtype)
 
 
 @eager
@@ -73,4 +73,6 @@ def gatv2_scores(csc: CSC, x_src: Tensor, x_dst: Tensor, att: Tensor, slope: flo
     expect("gatv2_scores", "x_dst", x_dst, (csc.num_dst, *x_src.shape[1:]))
     expect("gatv2_scores", "att", att, tuple(x_src.shape[1:]))
     gates = (x_src.detach(), x_dst.detach())
-    return autograd.GATv2Scores.apply(csc, float(slope), *gates, x_src, x_dst, att).to(dtype)
+    return autograd_attention.GATv2Scores.apply(csc, float(slope), *gates, x_src, x_dst, att).to(
+        dtype
+    )

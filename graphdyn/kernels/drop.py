@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphdyn.errors import InputError
-from graphdyn.kernels import autograd
+from graphdyn.kernels import autograd_drop
 from graphdyn.kernels.door import eager, expect, same_type
 from graphdyn.sparse import Sparse
 
@@ -33,7 +33,7 @@ def dropout(x: Tensor, p: float, bits: int, ids: Tensor | None = None) -> Tensor
     Raises:
         InputError: If p lies outside [0, 1) or the ids do not fit.
     """
-    return _drop(autograd.Dropout, "dropout", x, p, bits, ids)
+    return _drop(autograd_drop.Dropout, "dropout", x, p, bits, ids)
 
 
 @eager
@@ -54,7 +54,7 @@ def relu_dropout(x: Tensor, p: float, bits: int, ids: Tensor | None = None) -> T
     """
     if threshold_of(p) == 0:
         return x.relu()
-    return _drop(autograd.ReluDropout, "relu_dropout", x, p, bits, ids)
+    return _drop(autograd_drop.ReluDropout, "relu_dropout", x, p, bits, ids)
 
 
 @eager
@@ -85,7 +85,7 @@ def dropout_values(matrix: Sparse, p: float, bits: int, row_ids: Tensor | None =
         expect("dropout_values", "row_ids", row_ids, (csc.num_dst,))
     row = csc.dst if row_ids is None else row_ids[csc.dst]
     dtype, (values,) = same_type("dropout_values", values)
-    dropped = autograd.EntryDropout.apply(values, row, csc.indices, threshold, bits)
+    dropped = autograd_drop.EntryDropout.apply(values, row, csc.indices, threshold, bits)
     return Sparse(csc, dropped.to(dtype))
 
 

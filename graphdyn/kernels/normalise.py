@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from graphdyn.kernels.autograd import Gate, mapped
+from graphdyn.kernels.autograd import mapped
+from graphdyn.kernels.autograd_drop import Gate
 from graphdyn.kernels.backend import compiled
 from graphdyn.kernels.door import eager
 from graphdyn.kernels.drop import threshold_of
