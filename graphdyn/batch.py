@@ -131,6 +131,21 @@ class Block:
         return self.adjacency.csc.num_dst
 
     @property
+    def dst_id(self) -> Tensor:
+        """(D,) global ids of the targets."""
+        return self._ids()[: self.num_dst]
+
+    @property
+    def border_id(self) -> Tensor:
+        """(M,) global ids of the sources that are remembered."""
+        return self._ids()[self.num_fresh :]
+
+    def _ids(self) -> Tensor:
+        if self.node_id is None:
+            return torch.arange(self.num_src, device=self.adjacency.device)
+        return self.node_id
+
+    @property
     def inclusion(self) -> Tensor:
         """(E,) probability that each edge is in the block, given the block's targets."""
         if self.prob is not None:

@@ -93,9 +93,8 @@ class BanditMemory(Memory):
             arms: Likewise.
             square: (S,) squared norms of what the layer reads.
         """
-        assert block.node_id is not None
         assert block.edge_id is not None
-        csc, dst = block.adjacency.csc, block.node_id[: block.num_dst]
+        csc, dst = block.adjacency.csc, block.dst_id
         drawn = (csc.indices != csc.dst) & arms.played[dst][csc.dst.long()]
         if block.scale is None or not bool(drawn.any()):
             return
@@ -132,23 +131,21 @@ def bandit_plans(plans: Plans) -> BanditPlans:
     Raises:
         InputError: If there are none, or layers read remembered rows, whose states are not known here.
     """
-    at: Plans = plans
-    while at.base is not None:
-        if isinstance(at, CachedPlans | BorderedPlans):
-            raise InputError(
-                "the memory 'bandit' rewards what a step computed, but here layers read remembered rows; "
-                "use it alone, or the other memory with the sampler 'neighbor'."
-            )
-        at = at.base
-    if not isinstance(at, BanditPlans):
+    if plans.find(CachedPlans) or plans.find(BorderedPlans):
         raise InputError(
-            f"the memory 'bandit' needs plans of the sampler 'bandit', got {type(at).__name__}."
+            "the memory 'bandit' rewards what a step computed, but here layers read remembered rows; "
+            "use it alone, or the other memory with the sampler 'neighbor'."
         )
-    if at.reuse:
+    found = plans.find(BanditPlans)
+    if found is None:
+        raise InputError(
+            f"the memory 'bandit' needs plans of the sampler 'bandit', got {type(plans).__name__}."
+        )
+    if found.reuse:
         raise InputError(
             "the memory 'bandit' learns layer by layer, but one draw serves all layers (reuse); leave that out."
         )
-    return at
+    return found
 
 
 def squares(states: Features) -> Tensor:

@@ -25,7 +25,7 @@ from graphdyn.memories.memory import MemoryRecipe, Setting
 from graphdyn.memories.tables import DTYPES, table_bytes
 from graphdyn.models.past import reads_first
 from graphdyn.models.stack import Output
-from graphdyn.samplers import Plans, Sampler
+from graphdyn.samplers import Sampler
 from graphdyn.samplers.cached import Cached, CachedPlans
 
 
@@ -75,7 +75,12 @@ class FreshMemory(HistoryMemory):
         self.policy = recipe
         # Sources that a cache was asked for, and steps.
         self.asked = torch.zeros(2, dtype=torch.float64, device=setting.graph.device)
-        plans = cached_plans(setting.plans)
+        plans = setting.plans.find(CachedPlans)
+        if plans is None:
+            raise InputError(
+                f"the memory 'fresh' needs plans with a cache, got {type(setting.plans).__name__}; prepare "
+                "the sampler that Fresh.wrap returns."
+            )
         plans.known, plans.reads_features = self.known, reads_first(setting.model)
 
     def known(self, hop: int, ids: Tensor, step: int) -> Tensor:
@@ -103,15 +108,14 @@ class FreshMemory(HistoryMemory):
         """See :meth:`Memory.push`."""
         for hop in self.tables.rows:
             block, rows = batch.block(hop), output.hidden[hop]
-            assert block.node_id is not None
-            ids = block.node_id[: block.num_dst]
+            ids = block.dst_id
             calm = smallest(_norms(rows), self.policy.p_grad)
             self.tables.push(hop, ids[calm], rows.detach()[calm], batch.key.step)
             self.tables.forget(hop, ids[~calm])
 
     def report(self) -> dict[str, float]:
         """Share of the sources found, their mean age in steps, and rows a step that were not computed."""
-        (asked, steps), (_, found) = self.asked.tolist(), self.ages.tolist()
+        (asked, steps), (_, found) = self.asked.tolist(), self.ages.counts.tolist()
         age = super().report()
         self.asked.zero_()
         if not steps:
@@ -135,23 +139,6 @@ def smallest(norm: Tensor, share: float) -> Tensor:
     out = torch.zeros_like(norm, dtype=torch.bool)
     out[chosen] = True
     return out
-
-
-def cached_plans(plans: Plans) -> CachedPlans:
-    """The plans with a cache, under whatever was put around them.
-
-    Raises:
-        InputError: If there are none.
-    """
-    at: Plans | None = plans
-    while at is not None and not isinstance(at, CachedPlans):
-        at = at.base
-    if at is None:
-        raise InputError(
-            f"the memory 'fresh' needs plans with a cache, got {type(plans).__name__}; prepare the sampler "
-            "that Fresh.wrap returns."
-        )
-    return at
 
 
 def _norms(rows: Tensor) -> Tensor:

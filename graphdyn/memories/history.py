@@ -22,7 +22,7 @@ from graphdyn.memories.memory import Memory, MemoryRecipe, Setting
 from graphdyn.memories.messages import other_than_sum
 from graphdyn.memories.passes import exact_outputs, forward, hop_widths
 from graphdyn.memories.refresh import cost, extra_batches, whole_cost
-from graphdyn.memories.tables import DTYPES, Tables, table_bytes
+from graphdyn.memories.tables import DTYPES, Ages, Tables, table_bytes
 from graphdyn.models.stack import Output
 from graphdyn.parallel import World
 from graphdyn.samplers import Sampler
@@ -134,13 +134,8 @@ class HistoryMemory(Memory):
             device=device,
             pin=recipe.host and graph.device.type == "cuda",
         )
-        self.ages = torch.zeros(
-            2, dtype=torch.float64, device=graph.device
-        )  # their sum, their count
-
-        self.spent = torch.zeros(
-            2, dtype=torch.float64
-        )  # nodes and edges of passes that only write
+        self.ages = Ages(graph.device)
+        self.spent = torch.zeros(2, dtype=torch.float64)  # nodes, edges of passes that only write
 
     def start(self) -> None:
         """See :meth:`Memory.start`."""
@@ -149,10 +144,7 @@ class HistoryMemory(Memory):
 
     def fill(self, step: int) -> None:
         """Write the exact outputs of all nodes under the present weights, without dropout."""
-        outputs = exact_outputs(self.model, self.setting.graph)
-        every = torch.arange(self.setting.graph.num_nodes, device=self.setting.graph.device)
-        for hop in self.tables.rows:
-            self.tables.push(hop, every, outputs[hop], step)
+        self.tables.fill(exact_outputs(self.model, self.setting.graph), step)
 
     def pull(self, batch: Batch) -> Batch:
         """See :meth:`Memory.pull`."""
@@ -179,13 +171,11 @@ class HistoryMemory(Memory):
     def _pulled(self, block: Block, hop: int, step: int, count: bool) -> Block:
         if block.border is None:
             return block
-        assert block.node_id is not None
-        ids = block.node_id[block.num_fresh :]
+        ids = block.border_id
         recalls = self.model.recalls(hop)
         states = tuple(self.tables.pull(before, ids) for before in recalls)
         if count:
-            age = self.tables.age(recalls[-1], ids, step)
-            self.ages += torch.stack([age.sum(), age.new_tensor(age.numel())])
+            self.ages.add(self.tables.age(recalls[-1], ids, step))
         return replace(block, border=replace(block.border, states=states))
 
     def push(self, batch: Batch, output: Output) -> None:
@@ -195,27 +185,24 @@ class HistoryMemory(Memory):
     def remember(self, batch: Batch, output: Output) -> None:
         """Write what a pass over a batch computed, on every rank what all have computed."""
         for hop in self.tables.rows:
-            block = batch.block(hop)
-            assert block.node_id is not None
-            ids, rows = block.node_id[: block.num_dst], output.hidden[hop].detach()
+            ids, rows = batch.block(hop).dst_id, output.hidden[hop].detach()
             ids, rows = everyone(self.setting.world, ids, rows)
             self.tables.push(hop, ids, rows, batch.key.step, self.recipe.momentum)
 
     def report(self) -> dict[str, float]:
         """Mean age in steps of the rows that were read; nodes and edges of passes that only wrote."""
-        total, count = self.ages.tolist()
         nodes, edges = self.spent.tolist()
-        self.ages.zero_()
         self.spent.zero_()
-        age = {"history_age": total / count} if count else {}
-        return age | ({"refresh_nodes": nodes, "refresh_edges": edges} if nodes else {})
+        return self.ages.report() | (
+            {"refresh_nodes": nodes, "refresh_edges": edges} if nodes else {}
+        )
 
     def state(self) -> dict[str, Tensor]:
         """See :meth:`Memory.state`."""
-        return {**self.tables.state(), "ages": self.ages, "spent": self.spent}
+        return {**self.tables.state(), "ages": self.ages.counts, "spent": self.spent}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See :meth:`Memory.restore`."""
         self.tables.restore(state)
-        self.ages.copy_(state["ages"])
+        self.ages.counts.copy_(state["ages"])
         self.spent.copy_(state["spent"])

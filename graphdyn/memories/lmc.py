@@ -32,7 +32,7 @@ from graphdyn.graph import Graph
 from graphdyn.memories.memory import Memory, MemoryRecipe, Setting
 from graphdyn.memories.messages import other_than_sum
 from graphdyn.memories.passes import exact_gradients, exact_outputs, hop_widths
-from graphdyn.memories.tables import DTYPES, Tables, table_bytes
+from graphdyn.memories.tables import DTYPES, Ages, Tables, table_bytes
 from graphdyn.models.stack import Output, Stack
 from graphdyn.samplers import Sampler
 from graphdyn.samplers.compensated import Compensated, check_share
@@ -137,21 +137,15 @@ class LmcMemory(Memory):
         self.is_seed[setting.pool] = True
         self.batch: Batch | None = None
         self.arrived: dict[int, Tensor] = {}
-        # The sum of the ages of rows that were read, and how many these were.
-        self.ages = torch.zeros(2, dtype=torch.float64, device=setting.graph.device)
+        self.ages = Ages(graph.device)
 
     def start(self) -> None:
         """See :meth:`Memory.start`."""
         if self.recipe.start != "zero":
-            self._fill(self.outputs, exact_outputs(self.model, self.setting.graph))
+            self.outputs.fill(exact_outputs(self.model, self.setting.graph), 0)
         if self.recipe.start == "exact":
             s = self.setting
-            self._fill(self.gradients, exact_gradients(self.model, s.graph, s.pool, s.loss))
-
-    def _fill(self, tables: Tables, rows: tuple[Tensor, ...]) -> None:
-        every = torch.arange(self.setting.graph.num_nodes, device=self.setting.graph.device)
-        for hop in tables.rows:
-            tables.push(hop, every, rows[hop], -1)
+            self.gradients.fill(exact_gradients(self.model, s.graph, s.pool, s.loss), 0)
 
     def pull(self, batch: Batch) -> Batch:
         """See :meth:`Memory.pull`."""
@@ -160,8 +154,7 @@ class LmcMemory(Memory):
             replace(batch.block(hop), halo=replace(halo, state=self.outputs.pull(hop, ids)))
             for hop in range(self.model.num_hops)
         )
-        age = self.outputs.age(0, ids, batch.key.step)
-        self.ages += torch.stack([age.sum(), age.new_tensor(age.numel())])
+        self.ages.add(self.outputs.age(0, ids, batch.key.step))
         self.batch = replace(batch, blocks=blocks)
         return self.batch
 
@@ -208,21 +201,19 @@ class LmcMemory(Memory):
 
     def report(self) -> dict[str, float]:
         """Mean age in steps of the rows that were read."""
-        total, count = self.ages.tolist()
-        self.ages.zero_()
-        return {"history_age": total / count} if count else {}
+        return self.ages.report()
 
     def state(self) -> dict[str, Tensor]:
         """See :meth:`Memory.state`."""
         tables = {"outputs": self.outputs, "gradients": self.gradients}
         parts = [prefixed(name, held.state()) for name, held in tables.items()]
-        return {name: t for part in parts for name, t in part.items()} | {"ages": self.ages}
+        return {name: t for part in parts for name, t in part.items()} | {"ages": self.ages.counts}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See :meth:`Memory.restore`."""
         self.outputs.restore(below("outputs", dict(state)))
         self.gradients.restore(below("gradients", dict(state)))
-        self.ages.copy_(state["ages"])
+        self.ages.counts.copy_(state["ages"])
 
 
 def _halo(batch: Batch) -> Halo:

@@ -33,7 +33,7 @@ from graphdyn.models.stack import Output
 from graphdyn.samplers import Induced, LayeredSampler, Neighbor, Sampler
 from graphdyn.samplers.neighbor import NeighborPlans
 from graphdyn.samplers.poisson import ScoredDraw
-from graphdyn.samplers.sampler import LayeredPlans, Plans
+from graphdyn.samplers.sampler import LayeredPlans
 from graphdyn.samplers.seeds import even_seeds
 
 UNSEEN = ("mean", "zero")
@@ -108,7 +108,8 @@ class MvsMemory(HistoryMemory):
     def __init__(self, recipe: Mvs, setting: Setting):
         super().__init__(recipe, setting)
         self.mvs = recipe
-        base = layered_plans(setting.plans)
+        base = setting.plans.find(LayeredPlans)
+        assert base is not None  # wrap saw to it
         seeds = getattr(base.seeds, "whole", base.seeds)  # all ranks of a run score the same draw
         assert isinstance(seeds, ScoredDraw)
         self.seeds = seeds
@@ -120,7 +121,7 @@ class MvsMemory(HistoryMemory):
     def start(self) -> None:
         """See :meth:`Memory.start`."""
         super().start()
-        self.renew(self.setting.key.fold("mvs"), -1)
+        self.renew(self.setting.key.fold("mvs"), 0)
 
     def push(self, batch: Batch, output: Output) -> None:
         """See :meth:`Memory.push`."""
@@ -166,9 +167,7 @@ class MvsMemory(HistoryMemory):
     def write(self, batch: Batch, output: Output, step: int) -> None:
         """All of the new rows over the old ones, whatever the momentum: they are exact."""
         for hop in self.tables.rows:
-            block = batch.block(hop)
-            assert block.node_id is not None
-            self.tables.push(hop, block.node_id[: block.num_dst], output.hidden[hop], step)
+            self.tables.push(hop, batch.block(hop).dst_id, output.hidden[hop], step)
 
     def report(self) -> dict[str, float]:
         """As a history, with outer steps among the passes that only write; the gain that scores promise."""
@@ -184,14 +183,6 @@ class MvsMemory(HistoryMemory):
         super().restore(state)
         self.seeds.restore(below("seeds", dict(state)))
         self.gain = float(state["gain"])
-
-
-def layered_plans(plans: Plans) -> LayeredPlans:
-    """The layered plans inside of plans with borders or node probabilities."""
-    inner: Any = plans
-    while not isinstance(inner, LayeredPlans):
-        inner = inner.base
-    return inner
 
 
 def predicted_gain(norms: Tensor, prob: Tensor, even: float) -> float:

@@ -172,11 +172,10 @@ class OutputsMemory(Memory):
 
     def _snapshot(self, step: int) -> None:
         """Exact outputs of all nodes under the present parameters, without dropout."""
-        every = torch.arange(self.setting.graph.num_nodes, device=self.setting.graph.device)
-        for hop, rows in enumerate(exact_outputs(self.model, self.setting.graph)):
-            self.tables.push(hop, every, rows, step)
-            if self.taken is not None:
-                self.taken.push(hop, every, rows, step)
+        outputs = exact_outputs(self.model, self.setting.graph)
+        self.tables.fill(outputs, step)
+        if self.taken is not None:
+            self.taken.fill(outputs, step)
         assign(self.anchor, parameters(self.model))
         self.distance.zero_()
         self.snapshots += 1
@@ -191,7 +190,7 @@ class OutputsMemory(Memory):
             raise InputError(
                 "the memory 'output' came before the one that fills in the remembered rows; name it last."
             )
-        values = self.tables.pull(hop, targets(block))
+        values = self.tables.pull(hop, block.dst_id)
         return Held(**vars(block), values=values, notes=[])
 
     def _replay(self, batch: Batch) -> None:
@@ -204,7 +203,7 @@ class OutputsMemory(Memory):
     def push(self, batch: Batch, output: Output) -> None:
         """See :meth:`Memory.push`."""
         for hop, rows in enumerate(output.hidden if self.moves else ()):
-            ids = targets(batch.block(hop))
+            ids = batch.block(hop).dst_id
             before = self._away(hop, ids)
             self.tables.push(hop, ids, rows.detach(), batch.key.step)
             self.distance += self._away(hop, ids) - before
@@ -248,10 +247,3 @@ class OutputsMemory(Memory):
         self.countdown.left.copy_(state["left"])
         self.distance.copy_(state["distance"])
         self.snapshots.copy_(state["snapshots"])
-
-
-def targets(block: Block) -> Tensor:
-    """(D,) global ids of the rows that a block writes."""
-    if block.node_id is None:
-        return torch.arange(block.num_dst, device=block.adjacency.device)
-    return block.node_id[: block.num_dst]

@@ -5,7 +5,7 @@ Shapes: N nodes, R rows, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -68,6 +68,12 @@ class Tables:
         put_rows(table, ids, rows)
         self.written[hop][ids] = step
 
+    def fill(self, rows: Sequence[Tensor], step: int) -> None:
+        """Write all rows of all nodes, one (N, F) a hop, whatever stood there."""
+        for hop, table in self.rows.items():
+            table.copy_(rows[hop])
+            self.written[hop].fill_(step)
+
     def forget(self, hop: int, ids: Tensor) -> None:
         """As if the rows of these nodes had never been written."""
         written = self.written[hop]
@@ -106,6 +112,27 @@ class Tables:
         """Take back what :meth:`state` gave."""
         for name, table in self.state().items():
             table.copy_(state[name])
+
+
+class Ages:
+    """Mean age of the rows that were read since the last report.
+
+    Args:
+        device: Of the ages.
+    """
+
+    def __init__(self, device: torch.device):
+        self.counts = torch.zeros(2, dtype=torch.float64, device=device)  # their sum, their number
+
+    def add(self, age: Tensor) -> None:
+        """Count (R,) ages."""
+        self.counts += torch.stack([age.sum(), age.new_tensor(age.numel())])
+
+    def report(self) -> dict[str, float]:
+        """Their mean, by name, from now on afresh; nothing where nothing was read."""
+        total, count = self.counts.tolist()
+        self.counts.zero_()
+        return {"history_age": total / count} if count else {}
 
 
 def table_bytes(widths: Mapping[int, int], num_nodes: int, dtype: str) -> int:

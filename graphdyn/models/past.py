@@ -62,17 +62,15 @@ class Past:
         """(M, F) the border of a block as a layer reads it; in ``out``, where that saves a pass."""
         border = block.border
         assert border is not None
-        assert block.node_id is not None
-        ids = block.node_id[block.num_fresh :]
+        ids = block.border_id
         key = self.key if border.dropout else None
         start = layer - len(border.states)
         h: Any = None
         if start == 0 and reads_first(self.model):
             h = take_rows(self.first, border.first)
         for before, z in enumerate(border.states, start):
-            last = (
-                before + 1 == layer
-            )  # what comes before it is still read when the next is written
+            # Only the last may be written in place: those before it are still read.
+            last = before + 1 == layer
             rows = Rows(key, ids, None, self.moments.get(before + 1), out if last else None)
             h = self.model.after(z.to(self.dtype), before, h, rows)
         return self.model.before(h, layer, Rows(key, ids, None, self.moments.get(layer), out))

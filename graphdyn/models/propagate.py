@@ -197,6 +197,6 @@ def source_ids(batch: Batch) -> Tensor | None:
 
 def target_rows(block: Block, key: Key | None) -> Rows:
     """The targets as rows of a state: weighted by one over the probability of being in the batch."""
-    ids = None if block.node_id is None else block.node_id[: block.num_dst]
+    ids = None if block.node_id is None else block.dst_id
     weight = None if block.node_prob is None else block.node_prob.reciprocal()
     return Rows(key, ids, weight)

@@ -31,12 +31,13 @@ from graphdyn.errors import InputError, unknown
 from graphdyn.kernels.border import FullRows, full_rows, left_over
 from graphdyn.kernels.draw import relabel
 from graphdyn.keys import Key
+from graphdyn.samplers.around import AroundPlans, one_a_hop
 from graphdyn.samplers.compensated import Compensated
 from graphdyn.samplers.full import Full
 from graphdyn.samplers.inclusion import reach
 from graphdyn.samplers.layered import LayeredSampler, without_first
 from graphdyn.samplers.preprocess import Preprocessed, own_rows
-from graphdyn.samplers.sampler import Plans, Sampler, Task
+from graphdyn.samplers.sampler import Sampler, Task
 from graphdyn.samplers.shadow import Shadow
 from graphdyn.samplers.structure import Structure
 from graphdyn.samplers.twin import split
@@ -86,7 +87,7 @@ class Bordered(Sampler):
         return BorderedPlans(base.make(task), self.mode, later, x)
 
 
-class BorderedPlans(Plans):
+class BorderedPlans(AroundPlans):
     """See :class:`Bordered`.
 
     Args:
@@ -97,15 +98,9 @@ class BorderedPlans(Plans):
     """
 
     def __init__(self, base: Any, mode: str, num_later: int, propagated: Tensor | None = None):
-        self.base, self.mode, self.num_later = base, mode, num_later
-        self.propagated = propagated
+        super().__init__(base)
+        self.mode, self.num_later, self.propagated = mode, num_later, propagated
         self.structure: Structure = base.structure
-        self.live = base.live
-
-    @property
-    def num_batches(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Steps in an epoch."""
-        return self.base.num_batches
 
     def plan(self, key: Key) -> Plan:
         """See :meth:`Plans.plan`."""
@@ -122,10 +117,8 @@ class BorderedPlans(Plans):
         """A plan of ``base`` with borders, and a first layer that reads all neighbours."""
         blocks = plan.blocks if self.num_later else ()
         first = self._first(_ids(plan.blocks[0]))
-        later = [self._with_first(self.bordered(block), _ids(first)) for block in blocks]
-        if later and len(later) < self.num_later:  # one block served all layers, and still does
-            later *= self.num_later
-        return replace(plan, blocks=(first, *later))
+        later = tuple(self._with_first(self.bordered(block), _ids(first)) for block in blocks)
+        return replace(plan, blocks=(first, *one_a_hop(later, self.num_later)))
 
     @property
     def features(self) -> Tensor | None:

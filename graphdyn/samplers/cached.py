@@ -17,8 +17,9 @@ from graphdyn.batch import Block, Border, Plan
 from graphdyn.errors import InputError
 from graphdyn.kernels.draw import relabel
 from graphdyn.keys import Key
+from graphdyn.samplers.around import AroundPlans
 from graphdyn.samplers.layered import LayeredSampler
-from graphdyn.samplers.sampler import LayeredPlans, Plans, Sampler, Task
+from graphdyn.samplers.sampler import LayeredPlans, Sampler, Task
 from graphdyn.sparse import CSC, Sparse
 
 Known = Callable[[int, Tensor, int], Tensor]
@@ -44,7 +45,7 @@ class Cached(Sampler):
         return CachedPlans(self.sampler.make(task))
 
 
-class CachedPlans(Plans):
+class CachedPlans(AroundPlans):
     """See :class:`Cached`.
 
     Args:
@@ -56,17 +57,11 @@ class CachedPlans(Plans):
         reads_features: Whether features of remembered nodes are read. Without, ``Border.first`` is -1.
     """
 
-    live = True
-
     def __init__(self, base: LayeredPlans):
-        self.base = base
+        super().__init__(base)
+        self.live = True
         self.known: Known | None = None
         self.reads_features = False
-
-    @property
-    def num_batches(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Steps in an epoch."""
-        return self.base.num_batches
 
     def plan(self, key: Key) -> Plan:
         """See :meth:`Plans.plan`."""
@@ -82,7 +77,7 @@ class CachedPlans(Plans):
         """The plan whose first block brings the features of remembered nodes, as sources of nobody."""
         first, *later = plan.blocks
         assert first.node_id is not None
-        ids = [_border_ids(block) for block in later]
+        ids = [block.border_id for block in later]
         at, nodes = relabel(first.node_id, torch.cat([first.node_id[:0], *ids]), self._workspace)
         places = at.split([i.numel() for i in ids])
         later = [
@@ -115,8 +110,3 @@ def _cut(block: Block, layer: int, known: Known, step: int) -> Block:
     border = Border(order.new_full((int(found.sum()),), -1))
     adjacency = Sparse(CSC(csc.indptr, indices, csc.num_src), values)
     return replace(block, adjacency=adjacency, node_id=block.node_id[order], border=border)
-
-
-def _border_ids(block: Block) -> Tensor:
-    assert block.node_id is not None
-    return block.node_id[block.num_fresh :]

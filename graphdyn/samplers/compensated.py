@@ -22,7 +22,8 @@ from graphdyn.errors import InputError, unknown
 from graphdyn.kernels.draw import draw_uniform, relabel, take_source, weigh
 from graphdyn.kernels.induced import induced
 from graphdyn.keys import Key
-from graphdyn.samplers.sampler import Plans, Sampler, Task
+from graphdyn.samplers.around import AroundPlans
+from graphdyn.samplers.sampler import Sampler, Task
 from graphdyn.samplers.subgraph import Members, SubgraphPlans
 from graphdyn.sparse import CSC, Sparse
 
@@ -84,7 +85,7 @@ def check_share(beta: float, score: str, part: str) -> None:
             raise unknown(name, value, known)
 
 
-class CompensatedPlans(Plans):
+class CompensatedPlans(AroundPlans):
     """See :class:`Compensated`.
 
     Args:
@@ -93,13 +94,8 @@ class CompensatedPlans(Plans):
     """
 
     def __init__(self, base: SubgraphPlans, recipe: Compensated):
-        self.base, self.recipe = base, recipe
-        self.structure, self.live = base.structure, base.live
-
-    @property
-    def num_batches(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Steps in an epoch."""
-        return self.base.num_batches
+        super().__init__(base)
+        self.recipe, self.structure = recipe, base.structure
 
     def target_probability(self) -> list[Tensor]:
         """Of being in the batch proper, see :meth:`Plans.target_probability`."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from graphdyn.batch import Block, Plan
 from graphdyn.keys import Key
+from graphdyn.samplers.around import AroundPlans
 from graphdyn.samplers.sampler import LayeredPlans, Plans
 from graphdyn.samplers.spread import Spread
 
@@ -79,13 +80,10 @@ def source_probability(
     return tables[0].float() if tables else _count(plans, num_nodes, rounds, key)[1]
 
 
-class _Weighted(Plans):
+class _Weighted(AroundPlans):
     def __init__(self, plans: Plans, tables: list[Tensor]):
-        self.base, self.tables, self.live = plans, tables, plans.live
-
-    @property
-    def num_batches(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.base.num_batches
+        super().__init__(plans)
+        self.tables = tables
 
     def plan(self, key: Key) -> Plan:
         plan = self.base.plan(key)
@@ -99,7 +97,7 @@ class _Weighted(Plans):
 def _weighted(block: Block, table: Tensor) -> Block:
     if block.node_id is None:
         return block
-    return replace(block, node_prob=table[block.node_id[: block.num_dst]])
+    return replace(block, node_prob=table[block.dst_id])
 
 
 def reach(plans: Plans, *, sources: bool = False) -> list[Tensor]:

@@ -16,6 +16,7 @@ from graphdyn.batch import Block, Plan
 from graphdyn.errors import InputError
 from graphdyn.kernels import spmm
 from graphdyn.keys import Key
+from graphdyn.samplers.around import AroundPlans, one_a_hop
 from graphdyn.samplers.compensated import Compensated
 from graphdyn.samplers.layered import LayeredSampler, without_first
 from graphdyn.samplers.sampler import Plans, Sampler, Task
@@ -74,7 +75,7 @@ class Preprocessed(Sampler):
         return spmm(structure.adjacency, x if isinstance(x, Tensor) else x.to_dense())
 
 
-class PreprocessedPlans(Plans):
+class PreprocessedPlans(AroundPlans):
     """See :class:`Preprocessed`.
 
     Args:
@@ -84,13 +85,8 @@ class PreprocessedPlans(Plans):
     """
 
     def __init__(self, base: Plans, num_later: int, propagated: Tensor):
-        self.base, self.num_later, self.live = base, num_later, base.live
-        self.propagated = propagated
-
-    @property
-    def num_batches(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Steps in an epoch."""
-        return self.base.num_batches
+        super().__init__(base)
+        self.num_later, self.propagated = num_later, propagated
 
     @property
     def features(self) -> Tensor:
@@ -100,9 +96,7 @@ class PreprocessedPlans(Plans):
     def plan(self, key: Key) -> Plan:
         """See :meth:`Plans.plan`."""
         plan = self.base.plan(key)
-        outer, later = plan.blocks[0], plan.blocks if self.num_later else ()
-        if later and len(later) < self.num_later:  # one block served all hops, and still does
-            later *= self.num_later
+        outer, later = plan.blocks[0], one_a_hop(plan.blocks, self.num_later)
         ids = outer.node_id
         if ids is None:
             ids = torch.arange(outer.num_src, device=outer.adjacency.device)

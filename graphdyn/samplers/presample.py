@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from graphdyn.batch import Plan
 from graphdyn.errors import InputError
 from graphdyn.keys import Key
-from graphdyn.samplers.sampler import LayeredPlans, Plans, Sampler, Task
+from graphdyn.samplers.around import AroundPlans
+from graphdyn.samplers.sampler import LayeredPlans, Sampler, Task
 from graphdyn.samplers.seeds import Seeds, Uniform
 
 
@@ -37,7 +38,7 @@ class Presampled(Sampler):
         return PresampledPlans(plans, size, min(size * self.times, plans.seeds.pool.numel()))
 
 
-class PresampledPlans(Plans):
+class PresampledPlans(AroundPlans):
     """See :class:`Presampled`.
 
     Args:
@@ -49,17 +50,11 @@ class PresampledPlans(Plans):
         on: Whether the next plan is a presample; whoever chooses among the seeds sets it.
     """
 
-    live = True
-
     def __init__(self, base: LayeredPlans, size: int, many: int):
-        self.base, self.size, self.many = base, size, many
+        super().__init__(base)
+        self.live, self.size, self.many = True, size, many
         self.structure, self.on = base.structure, False
         self._draw = Uniform(many).bind(base.seeds.pool)
-
-    @property
-    def num_batches(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Steps in an epoch of the usual size."""
-        return self.base.num_batches
 
     def plan(self, key: Key) -> Plan:
         """See :meth:`Plans.plan`; a presample draws neighbours of its own, not those of the step."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from graphdyn.parallel import World
 from graphdyn.samplers.seeds import SeedDraw, Seeds
 from graphdyn.samplers.structure import Structure
 from graphdyn.sparse import CSC, Sparse
+
+Kind = TypeVar("Kind")
 
 
 class Task(NamedTuple):
@@ -115,10 +117,11 @@ class Plans(ABC):
         """(N, F) what batches read in place of the features of the graph; ``None``: these."""
         return None if self.base is None else self.base.features
 
-    @property
-    def innermost(self) -> Plans:
-        """The plans at the bottom, which draw."""
-        return self if self.base is None else self.base.innermost
+    def find(self, kind: type[Kind]) -> Kind | None:
+        """The outermost plans of a kind, from these down to those that draw; ``None``: there are none."""
+        if isinstance(self, kind):
+            return self
+        return None if self.base is None else self.base.find(kind)
 
     def keys(self, key: Key, epochs: range, first: int | None = None) -> Iterator[Key]:
         """The keys of whole epochs, one a step.
