@@ -32,7 +32,7 @@ demo: $(VENV)/installed  ## train GCN with and without batch norm: a table, run 
 	$(BIN)/graphdyn report $(DEMO)/gcn $(DEMO)/gcn-batch-norm --png $(DEMO)/curves.png
 
 test: $(VENV)/installed  ## all quick tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 test-slow: $(VENV)/installed  ## the tests that take minutes
 	$(BIN)/pytest -m slow
