@@ -67,7 +67,7 @@ PRESETS: dict[str, Preset] = {
     "mvs": Preset(
         "Cong, Forsati, Kandemir & Mahdavi 2020 (KDD), MVS-GNN",
         "induced",
-        {"batch_size": 512, "seeds": "scored"},
+        {"batch_size": 512},
         "mvs",
     ),
     "fresh": Preset("Huang et al. 2024 (VLDB), FreshGNN", "neighbor", {"fanouts": "10"}, "fresh"),

@@ -1,21 +1,25 @@
-"""Anchors: parameters of an earlier step, and the exact gradient where a memory starts again.
+"""Anchors: parameters of an earlier step, the exact gradient where a memory starts again, and what both share.
 
-An anchor is a dictionary of tensors by the names of ``named_parameters``, those that are trained.
+An anchor is a dictionary of tensors by the names of ``named_parameters``, those that are trained. SVRG and
+SPIDER keep one with a gradient beside it: they are :class:`AnchorRecipe` and :class:`AnchorMemory`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphdyn.batch import Batch, full_batch
+from graphdyn.checkpoint import below, prefixed
 from graphdyn.errors import InputError
 from graphdyn.gradient import gradient
+from graphdyn.graph import Graph
 from graphdyn.keys import Key
-from graphdyn.memories.memory import Setting
+from graphdyn.memories.memory import Memory, MemoryRecipe, Setting
 
 Anchor = dict[str, Tensor]
 
@@ -117,3 +121,58 @@ def check_whole(name: str, value: int, least: int) -> None:
     """Raise :class:`InputError` if an option is below what makes sense."""
     if value < least:
         raise InputError(f"{name} is {value}; it must be at least {least}.")
+
+
+@dataclass(frozen=True)
+class AnchorRecipe(MemoryRecipe):
+    """An anchor and a gradient: two copies of the parameters.
+
+    A step costs two forward and backward passes on its batch; every K steps the whole graph is
+    differentiated ``masks`` times, in memory that it must fit.
+
+    Attributes:
+        every: K, steps between exact gradients; 0: an epoch.
+        masks: Dropout masks that the exact gradient is averaged over. What one mask does to it stays
+            for K steps; without dropout one is enough.
+    """
+
+    every: int = 0
+    masks: int = 1
+
+    def __post_init__(self) -> None:
+        check_whole("every", self.every, 0)
+        check_whole("masks", self.masks, 1)
+
+    def declare(self, model: Any, graph: Graph) -> int:
+        """See :meth:`MemoryRecipe.declare`."""
+        del graph
+        return 2 * anchor_bytes(model)
+
+
+class AnchorMemory(Memory):
+    """An anchor and a gradient, exact from time to time; subclasses correct by them.
+
+    Attributes:
+        anchor: Earlier parameters, by name.
+        gradient: What is remembered beside them, by name.
+    """
+
+    def __init__(self, recipe: AnchorRecipe, setting: Setting):
+        self.setting, self.model, self.masks = setting, setting.model, recipe.masks
+        self.anchor, self.gradient = copies(self.model), copies(self.model)
+        self.countdown = Countdown(recipe.every, setting)
+
+    def exact(self, batch: Batch) -> Anchor:
+        """The gradient of the whole graph at the present parameters, see :func:`full_gradient`."""
+        return full_gradient(self.setting, batch.key, self.masks)
+
+    def state(self) -> dict[str, Tensor]:
+        """See :meth:`Memory.state`."""
+        parts = prefixed("anchor", self.anchor) | prefixed("gradient", self.gradient)
+        return parts | {"left": self.countdown.left}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See :meth:`Memory.restore`."""
+        assign(self.anchor, below("anchor", dict(state)))
+        assign(self.gradient, below("gradient", dict(state)))
+        self.countdown.left.copy_(state["left"])

@@ -13,98 +13,61 @@ an optimiser with momentum or adaptive steps the published rates do not hold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from graphdyn.batch import Batch
-from graphdyn.checkpoint import below, prefixed
 from graphdyn.errors import InputError
-from graphdyn.graph import Graph
 from graphdyn.memories.anchor import (
-    Countdown,
-    anchor_bytes,
+    AnchorMemory,
+    AnchorRecipe,
     assign,
-    check_whole,
-    copies,
-    full_gradient,
     gradient_at,
     gradients,
     parameters,
 )
-from graphdyn.memories.memory import Memory, MemoryRecipe, Setting
+from graphdyn.memories.memory import Setting
 
 
 @dataclass(frozen=True)
-class Spider(MemoryRecipe):
-    """The last parameters and the last estimate: two copies of the parameters.
-
-    A step costs two forward and backward passes on its batch; every K steps the whole graph is
-    differentiated ``masks`` times instead, in memory that it must fit.
+class Spider(AnchorRecipe):
+    """The last parameters and the last estimate; where it is exact, a step reads no batch.
 
     Attributes:
-        every: K, steps between exact gradients; 0: an epoch.
-        momentum: a, share of the plain gradient; SPIDER is 0.
-        masks: Dropout masks that the exact gradient is averaged over.
+        momentum: a, share of the plain gradient; SPIDER is 0. Other options are those of
+            :class:`AnchorRecipe`.
     """
 
-    every: int = 0
     momentum: float = 0.0
-    masks: int = 1
 
     def __post_init__(self) -> None:
-        check_whole("every", self.every, 0)
-        check_whole("masks", self.masks, 1)
+        super().__post_init__()
         if not 0 <= self.momentum <= 1:
             raise InputError(f"momentum is {self.momentum}; it must lie in [0, 1].")
-
-    def declare(self, model: Any, graph: Graph) -> int:
-        """See :meth:`MemoryRecipe.declare`."""
-        del graph
-        return 2 * anchor_bytes(model)
 
     def bind(self, setting: Setting) -> SpiderMemory:
         """See :meth:`MemoryRecipe.bind`."""
         return SpiderMemory(self, setting)
 
 
-class SpiderMemory(Memory):
-    """See :class:`Spider`.
-
-    Attributes:
-        anchor: w_{t-1}, by name.
-        estimate: g_{t-1}, by name.
-    """
+class SpiderMemory(AnchorMemory):
+    """See :class:`Spider`: ``anchor`` is w_{t-1}, ``gradient`` is g_{t-1}."""
 
     def __init__(self, recipe: Spider, setting: Setting):
-        self.recipe, self.setting, self.model = recipe, setting, setting.model
-        self.anchor, self.estimate = copies(self.model), copies(self.model)
-        self.countdown = Countdown(recipe.every, setting)
+        super().__init__(recipe, setting)
+        self.keep = 1 - recipe.momentum
 
     @torch.no_grad()
     def correct(self, batch: Batch) -> None:
         """See :meth:`Memory.correct`."""
-        grads = gradients(self.model)
+        grads, keep = gradients(self.model), self.keep
         if self.countdown.due:
-            assign(grads, full_gradient(self.setting, batch.key, self.recipe.masks))
+            assign(grads, self.exact(batch))
         else:
-            then, keep = gradient_at(self.setting, batch, self.anchor), 1 - self.recipe.momentum
+            then = gradient_at(self.setting, batch, self.anchor)
             for name, now in grads.items():
-                now.sub_(then[name], alpha=keep).add_(self.estimate[name], alpha=keep)
+                now.sub_(then[name], alpha=keep).add_(self.gradient[name], alpha=keep)
         self.countdown.step()
-        assign(self.estimate, grads)
+        assign(self.gradient, grads)
         assign(self.anchor, parameters(self.model))
-
-    def state(self) -> dict[str, Tensor]:
-        """See :meth:`Memory.state`."""
-        parts = prefixed("anchor", self.anchor) | prefixed("estimate", self.estimate)
-        return parts | {"left": self.countdown.left}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """See :meth:`Memory.restore`."""
-        assign(self.anchor, below("anchor", dict(state)))
-        assign(self.estimate, below("estimate", dict(state)))
-        self.countdown.left.copy_(state["left"])

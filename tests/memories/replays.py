@@ -5,7 +5,8 @@ from itertools import combinations
 from types import SimpleNamespace
 
 import torch
-from cases import expanded_batch
+from cases import edge_list, expanded_batch, small_model
+from oracles import adjacency
 
 from graphdyn.keys import Key
 from graphdyn.loader import gather
@@ -23,6 +24,12 @@ SAMPLERS = {
     "node": {"batch_size": 5},
     "full": {},
 }
+NOISY = {"dropout": 0.5, "input_dropout": 0.3, "edge_dropout": 0.2, "norm": "batch"}
+
+
+def plain(graph):
+    """A GCN that the dense oracle knows, and its matrix."""
+    return small_model("gcn", layers=2, bias=True), adjacency(edge_list(), graph.num_nodes)
 
 
 def setting(model, graph, sampler="neighbor", every=3):
