@@ -13,6 +13,7 @@ from graphdyn.batch import Batch
 from graphdyn.gradient import Loss
 from graphdyn.loss import node_loss
 from graphdyn.memories.memory import Memory
+from graphdyn.models.stack import Output
 from graphdyn.parallel import World
 from graphdyn.precision import autocast
 
@@ -126,9 +127,63 @@ def update(
     """
     clock = _Clock()
     model.train()
+    optimizer.zero_grad(set_to_none=True)
+    how = {"memory": memory, "loss": loss, "precision": precision, "hidden": hidden}
+    batch, output, value = _differentiate(model, batch, clock, **how)
+    value = world.average(model.parameters(), value)
+    optimizer.step()
+    clock.compute()
+    memory.push(batch, output)
+    clock.memory()
+    states = tuple(h.detach() for h in output.hidden) if hidden else ()
+    seen = (value, output.logits.detach(), states)
+    return Step(index, batch, *seen, model, optimizer, clock.computed, clock.remembered)
+
+
+def gradient_of_step(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    memory: Memory = NOTHING,
+    loss: Loss = node_loss,
+    precision: str = "float32",
+) -> dict[str, Tensor]:
+    """What :func:`update` would hand to the optimiser: pull, forward, backward, correct, and no more.
+
+    It writes ``.grad`` and buffers, and a memory may note what it sees: give them back afterwards
+    (:func:`graphdyn.isolate.isolated`, :func:`graphdyn.memories.looking.looking`).
+
+    Args:
+        model: In the mode that it is in; see :func:`train`, likewise the arguments that follow.
+        batch: See ``model``.
+        memory: See ``model``.
+        loss: See ``model``.
+        precision: See ``model``.
+
+    Returns:
+        One tensor for each parameter that is trained, by name; zeros where the loss does not reach.
+    """
+    own = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    for parameter in own.values():
+        parameter.grad = None
+    how = {"memory": memory, "loss": loss, "precision": precision, "hidden": False}
+    _differentiate(model, batch, _Clock(), **how)
+    return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in own.items()}
+
+
+def _differentiate(
+    model: nn.Module,
+    batch: Batch,
+    clock: _Clock,
+    *,
+    memory: Memory,
+    loss: Loss,
+    precision: str,
+    hidden: bool,
+) -> tuple[Batch, Output, Tensor]:
+    """Pull, forward, watch, backward, correct; the batch as pulled, what the model said, the loss."""
     batch = memory.pull(batch)
     clock.memory()
-    optimizer.zero_grad(set_to_none=True)
     with autocast(batch.y.device, precision):
         output = model(batch, hidden=hidden or memory.hidden)
         value = loss(output.logits, batch)
@@ -137,14 +192,7 @@ def update(
     clock.compute()
     memory.correct(batch)
     clock.memory()
-    value = world.average(model.parameters(), value.detach())
-    optimizer.step()
-    clock.compute()
-    memory.push(batch, output)
-    clock.memory()
-    states = tuple(h.detach() for h in output.hidden) if hidden else ()
-    seen = (value, output.logits.detach(), states)
-    return Step(index, batch, *seen, model, optimizer, clock.computed, clock.remembered)
+    return batch, output, value.detach()
 
 
 class _Clock:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphdyn.batch import Block
+from graphdyn.batch import Block, Plan
+from graphdyn.keys import Key
 from graphdyn.samplers.sampler import Plans
 
 
@@ -17,6 +18,19 @@ class AroundPlans(Plans):
 
     def __init__(self, base: Any):
         self.base, self.live = base, base.live
+
+    def around(self, plan: Plan) -> Plan:
+        """A plan of ``base`` with what these add to it."""
+        return plan
+
+    def plan(self, key: Key) -> Plan:
+        """See :meth:`Plans.plan`."""
+        return self.around(self.base.plan(key))
+
+    def redraw(self, key: Key, again: Key) -> Plan | None:
+        """See :meth:`Plans.redraw`."""
+        plan = self.base.redraw(key, again)
+        return None if plan is None else self.around(plan)
 
     @property
     def num_batches(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -30,7 +30,6 @@ from graphdyn.batch import Block, Border, Plan
 from graphdyn.errors import InputError, unknown
 from graphdyn.kernels.border import FullRows, full_rows, left_over
 from graphdyn.kernels.draw import relabel
-from graphdyn.keys import Key
 from graphdyn.samplers.around import AroundPlans, one_a_hop
 from graphdyn.samplers.compensated import Compensated
 from graphdyn.samplers.full import Full
@@ -102,10 +101,6 @@ class BorderedPlans(AroundPlans):
         self.mode, self.num_later, self.propagated = mode, num_later, propagated
         self.structure: Structure = base.structure
 
-    def plan(self, key: Key) -> Plan:
-        """See :meth:`Plans.plan`."""
-        return self.around(self.base.plan(key))
-
     def target_probability(self) -> list[Tensor] | None:
         """See :meth:`Plans.target_probability`: the base's, and of the nodes that it reads."""
         shared = self.base.target_probability()
@@ -114,7 +109,7 @@ class BorderedPlans(AroundPlans):
         return reach(self.base, sources=True) or None
 
     def around(self, plan: Plan) -> Plan:
-        """A plan of ``base`` with borders, and a first layer that reads all neighbours."""
+        """See :meth:`AroundPlans.around`: borders, and a first layer that reads all neighbours."""
         blocks = plan.blocks if self.num_later else ()
         first = self._first(_ids(plan.blocks[0]))
         later = tuple(self._with_first(self.bordered(block), _ids(first)) for block in blocks)

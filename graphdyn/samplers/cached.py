@@ -65,11 +65,15 @@ class CachedPlans(AroundPlans):
 
     def plan(self, key: Key) -> Plan:
         """See :meth:`Plans.plan`."""
+        return self.redraw(key, key)
+
+    def redraw(self, key: Key, again: Key) -> Plan:
+        """See :meth:`Plans.redraw`."""
         known, seeds = self.known, self.base.seeds.draw(key)
         if known is None:
-            return self.base.plan_for(seeds, key)
+            return self.base.plan_for(seeds, again)
         plan = self.base.plan_for(
-            seeds, key, lambda block, layer: _cut(block, layer, known, key.step)
+            seeds, again, lambda block, layer: _cut(block, layer, known, key.step)
         )
         return self._with_features(plan) if self.reads_features else plan
 

@@ -95,6 +95,7 @@ class CompensatedPlans(AroundPlans):
 
     def __init__(self, base: SubgraphPlans, recipe: Compensated):
         super().__init__(base)
+        self.determined = base.determined
         self.recipe, self.structure = recipe, base.structure
 
     def target_probability(self) -> list[Tensor]:

@@ -34,6 +34,7 @@ class FullPlans(Plans):
 
     num_batches = 1
     ready = True
+    determined = True
 
     def __init__(self, structure: Structure, nodes: Tensor):
         self.block = Block(structure.adjacency)

@@ -99,6 +99,7 @@ class IbmbPlans(Plans):
     """See :class:`Ibmb`; ``outputs`` and ``blocks`` are those of the batches, in fixed order."""
 
     ready = True
+    determined = True
 
     def __init__(self, sampler: Ibmb, structure: Structure, pool: Tensor, batches: list[Members]):
         self.sampler, self.structure = sampler, structure

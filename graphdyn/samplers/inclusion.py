@@ -85,8 +85,7 @@ class _Weighted(AroundPlans):
         super().__init__(plans)
         self.tables = tables
 
-    def plan(self, key: Key) -> Plan:
-        plan = self.base.plan(key)
+    def around(self, plan: Plan) -> Plan:
         blocks = (_weighted(b, t) for b, t in zip(plan.blocks, self.tables, strict=True))
         return replace(plan, blocks=tuple(blocks))
 

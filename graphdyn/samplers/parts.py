@@ -47,6 +47,8 @@ class PartPlans(SubgraphPlans):
         InputError: If ``ht`` is asked of batches of a single part.
     """
 
+    determined = True
+
     def __init__(
         self,
         ground: Ground,

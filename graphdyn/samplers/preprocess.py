@@ -15,7 +15,6 @@ from torch import Tensor
 from graphdyn.batch import Block, Plan
 from graphdyn.errors import InputError
 from graphdyn.kernels import spmm
-from graphdyn.keys import Key
 from graphdyn.samplers.around import AroundPlans, one_a_hop
 from graphdyn.samplers.compensated import Compensated
 from graphdyn.samplers.layered import LayeredSampler, without_first
@@ -93,9 +92,8 @@ class PreprocessedPlans(AroundPlans):
         """See :attr:`Plans.features`."""
         return self.propagated
 
-    def plan(self, key: Key) -> Plan:
-        """See :meth:`Plans.plan`."""
-        plan = self.base.plan(key)
+    def around(self, plan: Plan) -> Plan:
+        """See :meth:`AroundPlans.around`."""
         outer, later = plan.blocks[0], one_a_hop(plan.blocks, self.num_later)
         ids = outer.node_id
         if ids is None:

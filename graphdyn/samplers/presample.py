@@ -64,6 +64,10 @@ class PresampledPlans(AroundPlans):
         plan = self.base.plan_for(self._draw.draw(apart), apart)
         return Plan(plan.blocks, plan.rows, plan.seeds, plan.seed_weight, key)
 
+    def redraw(self, key: Key, again: Key) -> Plan | None:
+        """See :meth:`Plans.redraw`; a presample is no step's batch."""
+        return None if self.on else self.base.redraw(key, again)
+
     def plan_for(self, seeds: Seeds, key: Key) -> Plan:
         """The plan of the seeds that were chosen."""
         return self.base.plan_for(seeds, key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -95,18 +96,32 @@ class Plans(ABC):
     Attributes:
         num_batches: Steps in an epoch.
         ready: Every plan is there before it is asked for, so nobody need work ahead.
+        determined: Nothing of a plan is random but its targets.
         base: The plans that these add something to; ``None``: they are made from nothing else.
         live: Plans depend on what training has written by then (scores, caches), so nobody may.
     """
 
     num_batches: int
     ready: bool = False
+    determined: bool = False
     live: bool = False
     base: Any = None
 
     @abstractmethod
     def plan(self, key: Key) -> Plan:
         """The plan of step ``key.step`` (counted over the run) of epoch ``key.epoch``."""
+
+    def redraw(self, key: Key, again: Key) -> Plan | None:
+        """The targets of one step, with their weights, and neighbours drawn anew.
+
+        Args:
+            key: Gives the targets.
+            again: Gives everything else; also the key of the plan.
+
+        Returns:
+            A plan; ``None`` where neighbours cannot be drawn given the targets.
+        """
+        return replace(self.plan(key), key=again) if self.determined else None
 
     def target_probability(self) -> list[Tensor] | None:
         """In closed form: (N,) a block, how likely each node is one of its targets; ``None``: not known."""
@@ -186,6 +201,10 @@ class LayeredPlans(Plans):
     def plan(self, key: Key) -> Plan:
         """See :meth:`Plans.plan`."""
         return self.plan_for(self.seeds.draw(key), key)
+
+    def redraw(self, key: Key, again: Key) -> Plan:
+        """See :meth:`Plans.redraw`."""
+        return self.plan_for(self.seeds.draw(key), again)
 
     def plan_for(self, seeds: Seeds, key: Key, cut: Cut | None = None) -> Plan:
         """The plan of given seeds, whoever chose them.

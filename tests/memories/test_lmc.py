@@ -403,7 +403,7 @@ def test_report_is_the_mean_age_of_the_halo():
     graph, model = tiny(), small_model("gcn", layers=2)
     plans, memory = bound(graph, model)
     still = torch.optim.SGD(model.parameters(), lr=0.0)
-    written, ages = dict.fromkeys(range(12), -1), []
+    written, ages = dict.fromkeys(range(12), 0), []
     for batch in Loader(plans, graph, epochs=2, workers=0):
         block, step = batch.blocks[0], batch.key.step
         inside = block.halo.num_inside

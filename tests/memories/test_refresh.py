@@ -146,7 +146,7 @@ def test_ages_are_those_of_rows_that_training_reads():
     model = small_model("gcn", layers=2).float().train()
     plans, memory = bound(History(refresh=3), model, graph)
     batch = memory.pull(batch_of(plans, graph, 0))
-    assert memory.ages[1] == batch.block(1).border.num_nodes
+    assert memory.ages.counts[1] == batch.block(1).border.num_nodes
 
 
 def test_refill_is_exact_every_so_many_steps():

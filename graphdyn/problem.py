@@ -1,0 +1,278 @@
+"""Problem: what is trained, so that instruments can ask for gradients that training did not take.
+
+Three gradients matter. With S the targets of a step and w everything else that is drawn (neighbours, what a
+memory holds): ``g(S, w)``, what the optimiser sees; ``g(S)``, of the same targets with exact neighbourhoods;
+and that of all targets, exact. All at the model's present weights and in its present mode.
+Shapes: T targets of the whole problem, b of a batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphdyn.batch import Batch, Plan, full_batch
+from graphdyn.estimate import Invalid
+from graphdyn.gradient import Loss
+from graphdyn.graph import Graph
+from graphdyn.keys import Key
+from graphdyn.loader import gather, source
+from graphdyn.loss import node_loss, node_losses
+from graphdyn.memories.looking import looking
+from graphdyn.memories.memory import Memory
+from graphdyn.precision import autocast
+from graphdyn.samplers import Neighbor, Plans, Seeds
+from graphdyn.step import NOTHING, gradient_of_step
+
+
+@dataclass
+class Trace:
+    """One forward pass, open for differentiation.
+
+    Attributes:
+        loss: Scalar, as in training.
+        losses: (b,) of each target, neither weighted nor reduced; ``None`` where nobody knows them.
+        logits: (b, C) of the targets.
+        states: Output of each message-passing layer before norm and activation, (D_l, F_l), by name in the
+            order of the flow; part of the graph that leads to ``loss``.
+        nodes: (D_l,) global ids of the rows of each state; ``None``: all, in order.
+    """
+
+    loss: Tensor
+    losses: Tensor | None
+    logits: Tensor
+    states: dict[str, Tensor] = field(default_factory=dict)
+    nodes: dict[str, Tensor | None] = field(default_factory=dict)
+
+
+class Problem(ABC):
+    """Batches by key, and their loss. Draws under different keys are independent.
+
+    Attributes:
+        num_targets: T.
+        batch_size: Mean number of targets a step, b.
+        graph: The graph; ``None`` for problems without one.
+        num_hops: Message-passing layers of the model.
+    """
+
+    num_targets: int
+    batch_size: float
+    graph: Graph | None = None
+    num_hops: int = 0
+
+    @abstractmethod
+    def draw(self, key: Key) -> Any:
+        """A batch as training would see one."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """The scalar that training differentiates."""
+
+    def redraw(self, batch: Any, key: Key) -> Any:
+        """The same targets with the same weights, everything else drawn anew.
+
+        Raises:
+            Invalid: Where targets cannot be held while neighbours are drawn.
+        """
+        raise Invalid(f"{type(self).__name__} cannot draw neighbours anew for the same targets.")
+
+    def exact(self, batch: Any) -> Any:
+        """The same targets with the same weights and exact neighbourhoods.
+
+        Raises:
+            Invalid: Where nobody knows them.
+        """
+        raise Invalid(f"{type(self).__name__} does not know exact neighbourhoods.")
+
+    def full(self, key: Key) -> Iterator[Any]:
+        """Exact batches that cover all targets once; their losses sum to that of the whole problem.
+
+        Raises:
+            Invalid: Where nobody knows them.
+        """
+        raise Invalid(f"{type(self).__name__} does not know all targets.")
+
+    def targets(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """(b,) ids of the targets and (b,) their weights in the loss.
+
+        Raises:
+            Invalid: Where nobody knows them.
+        """
+        raise Invalid(f"{type(self).__name__} does not say which targets a batch has.")
+
+    def gradient(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """Derivative of the loss of a batch, one tensor a trained parameter; call it isolated."""
+        own = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        found = torch.autograd.grad(self.loss(model, batch), [*own.values()], allow_unused=True)
+        return {
+            n: torch.zeros_like(p) if g is None else g.detach()
+            for (n, p), g in zip(own.items(), found)
+        }
+
+    def step_gradient(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """What the optimiser would see of a batch that was drawn, with all that a memory adds and corrects."""
+        return self.gradient(model, batch)
+
+    def trace(self, model: nn.Module, batch: Any) -> Trace:
+        """A forward pass with what lies between the layers; call it isolated.
+
+        Raises:
+            Invalid: Where the model does not show its layers.
+        """
+        raise Invalid(f"{type(self).__name__} does not show the layers of its model.")
+
+
+class FunctionProblem(Problem):
+    """Any model and any data.
+
+    Args:
+        loss: (model, batch) -> scalar.
+        draw: Key -> batch.
+        num_targets: T.
+        batch_size: b.
+        exact: batch -> the same targets, exact.
+        full: () -> batches that cover all targets once, weighted so that their losses sum to the whole.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[[nn.Module, Any], Tensor],
+        draw: Callable[[Key], Any],
+        *,
+        num_targets: int,
+        batch_size: float,
+        exact: Callable[[Any], Any] | None = None,
+        full: Callable[[], Iterator[Any]] | None = None,
+    ):
+        self._loss, self._draw, self._exact, self._full = loss, draw, exact, full
+        self.num_targets, self.batch_size = num_targets, batch_size
+
+    def draw(self, key: Key) -> Any:
+        """See :meth:`Problem.draw`."""
+        return self._draw(key)
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """See :meth:`Problem.loss`."""
+        return self._loss(model, batch)
+
+    def exact(self, batch: Any) -> Any:
+        """See :meth:`Problem.exact`; without ``exact=`` a batch is exact as it is drawn."""
+        return batch if self._exact is None else self._exact(batch)
+
+    def full(self, key: Key) -> Iterator[Any]:
+        """See :meth:`Problem.full`."""
+        return super().full(key) if self._full is None else iter(self._full())
+
+
+class NodeProblem(Problem):
+    """A graphdyn model on the nodes of a graph, under any sampler and memory.
+
+    Args:
+        model: Gives propagation and depth.
+        graph: With features, labels and split.
+        plans: Of the sampler that training uses.
+        memory: Bound to the model, as training uses it. Nothing is pushed by looking.
+        loss: As in training.
+        precision: As in training.
+        chunk: Targets of one piece of :meth:`full`; ``None``: the whole graph at once. Pieces differ from
+            the whole where norms average over rows.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        graph: Graph,
+        plans: Plans,
+        *,
+        memory: Memory = NOTHING,
+        loss: Loss = node_loss,
+        precision: str = "float32",
+        chunk: int | None = None,
+    ):
+        self.graph, self.plans, self.memory = graph, plans, memory
+        self.propagation, self.num_hops = model.propagation, model.num_hops
+        self._loss, self.precision, self.chunk = loss, precision, chunk
+        self._exact: Any = Neighbor(fanouts=(-1,), batch_size=1).prepare(
+            graph, self.propagation, self.num_hops
+        )
+        assert graph.split is not None
+        self.pool = graph.split.train
+        self.num_targets = self.pool.numel()
+        self.batch_size = self.num_targets / plans.num_batches
+
+    def draw(self, key: Key) -> Batch:
+        """See :meth:`Problem.draw`: a random step of the first epoch of a run of its own."""
+        first = torch.zeros(1, dtype=torch.int64)
+        step = int(key.fold("step").integers(first, self.plans.num_batches))
+        return self._gather(self.plans.plan(key.at(epoch=0, step=step)))
+
+    def redraw(self, batch: Batch, key: Key) -> Batch:
+        """See :meth:`Problem.redraw`; dropout masks stay those of the batch."""
+        plan = self.plans.redraw(batch.key, key)
+        if plan is None:
+            name = type(self.plans).__name__
+            raise Invalid(f"{name} draw targets and neighbours together, not one given the other.")
+        return self._gather(plan).at(batch.key)
+
+    def exact(self, batch: Batch) -> Batch:
+        """See :meth:`Problem.exact`; dropout masks stay those of the batch."""
+        seeds = Seeds(batch.seeds, batch.seed_weight, torch.ones_like(batch.seed_weight))
+        return self._gather_exact(self._exact.plan_for(seeds, batch.key))
+
+    def full(self, key: Key) -> Iterator[Batch]:
+        """See :meth:`Problem.full`."""
+        assert self.graph is not None
+        if self.chunk is None:
+            yield full_batch(self.graph, self.propagation, key=key)
+            return
+        for nodes in self.pool.split(self.chunk):
+            weight = torch.full((nodes.numel(),), 1.0 / self.num_targets, device=nodes.device)
+            plan = self._exact.plan_for(Seeds(nodes, weight, torch.ones_like(weight)), key)
+            yield self._gather_exact(plan)
+
+    def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See :meth:`Problem.targets`."""
+        return batch.seeds, batch.seed_weight
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """See :meth:`Problem.loss`; for exact batches, which have nothing to remember."""
+        with autocast(batch.y.device, self.precision):
+            return self._loss(model(batch, hidden=False).logits, batch)
+
+    def step_gradient(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """See :meth:`Problem.step_gradient`."""
+        how = {"memory": self.memory, "loss": self._loss, "precision": self.precision}
+        with looking(self.memory):
+            return gradient_of_step(model, batch, **how)
+
+    def trace(self, model: nn.Module, batch: Batch) -> Trace:
+        """See :meth:`Problem.trace`."""
+        with autocast(batch.y.device, self.precision):
+            output = model(batch, hidden=True)
+            loss = self._loss(output.logits, batch)
+        names = [f"layer {k}" for k in range(1, len(output.hidden) + 1)]
+        ids = [_dst(batch, k) for k in range(len(names))]
+        losses = node_losses(output.logits, batch)
+        logits = output.logits.index_select(0, batch.rows)
+        return Trace(loss, losses, logits, dict(zip(names, output.hidden)), dict(zip(names, ids)))
+
+    def _gather(self, plan: Plan) -> Batch:
+        assert self.graph is not None
+        assert self.graph.y is not None
+        return gather(plan, source(self.plans, self.graph), self.graph.y)
+
+    def _gather_exact(self, plan: Plan) -> Batch:
+        assert self.graph is not None
+        assert self.graph.x is not None
+        assert self.graph.y is not None
+        return gather(plan, self.graph.x, self.graph.y)
+
+
+def _dst(batch: Batch, hop: int) -> Tensor | None:
+    block = batch.block(hop)
+    return None if block.node_id is None else block.dst_id
