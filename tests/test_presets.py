@@ -1,7 +1,11 @@
 """Methods by name: every preset trains, resumes to the bit, and may have its parts replaced."""
 
+import ast
 import dataclasses
 import json
+import re
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -121,8 +125,16 @@ def test_what_cannot_fit_is_refused_before_it_is_allocated(tmp_path, monkeypatch
     assert not (tmp_path / "run").exists()
 
 
+# Bytes on N nodes, T of which train, that are declared and held, but made anew by a resumed run.
+BESIDE = {
+    "vr-gcn-pp": lambda graph: graph.num_nodes * graph.num_features * 4,  # A x
+    "saga": lambda graph: graph.num_nodes * 8,  # places in the table
+    "mvs": lambda graph: graph.split.train.numel() * 8,  # weights of the seeds
+}
+
+
 @pytest.mark.parametrize("preset", PRESETS)
-def test_declared_bytes_are_those_of_the_state(preset):
+def test_declared_bytes_are_those_that_are_held(preset):
     graph = gd.load("csbm")
     model = gd.GCN(graph.num_features, graph.num_classes, hidden=8, layers=3, head="linear")
     recipe = method(preset, **TINY.get(PRESETS[preset].sampler, {}))
@@ -130,7 +142,8 @@ def test_declared_bytes_are_those_of_the_state(preset):
     _, memory = recipe.prepare(model, graph)
     memory.start()
     held = sum(t.numel() * t.element_size() for t in memory.state().values())
-    assert held <= recipe.declare(model, graph) + 4096  # a few scalars are not declared
+    held += BESIDE[preset](graph) if preset in BESIDE else 0
+    assert 0 <= held - recipe.declare(model, graph) <= 64  # a few scalars are not declared
 
 
 def fitted(recipe, graph):
@@ -154,19 +167,50 @@ def test_a_memory_of_nothing_changes_nothing():
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
 
 
-def test_names_and_help_agree():
-    from pathlib import Path
+ROOT = Path(__file__).parents[1]
 
-    text = (Path(__file__).parents[1] / "graphdyn" / "config.py").read_text()
-    assert all(
-        name in text.split("preset: str | None = None")[1].split('"""')[1] for name in PRESETS
+
+def explained(field):
+    """The text under a field of the configuration, on one line and without what stands in brackets."""
+    source = ast.parse((ROOT / "graphdyn" / "config.py").read_text())
+    (body,) = (n.body for n in source.body if isinstance(n, ast.ClassDef) and n.name == "Config")
+    (text,) = (
+        after.value.value
+        for node, after in pairwise(body)
+        if isinstance(node, ast.AnnAssign) and node.target.id == field
     )
-    assert all(
-        name in text.split("memory: str | None = None")[1].split('"""')[1] for name in MEMORIES
-    )
-    for name, preset in PRESETS.items():
-        assert preset.paper, name
-        assert named(name, None, None).sampler == preset.sampler
+    return " ".join(re.sub(r"\(.*?\)", "", text).split())
+
+
+@pytest.mark.parametrize(
+    ("field", "start", "end", "known"),
+    [
+        ("preset", "by name: ", ". Sampler", PRESETS),
+        ("sampler", "Known: ", " .", SAMPLERS),
+        ("memory", "parameters: ", ";", MEMORIES),
+    ],
+)
+def test_the_help_lists_every_name_and_no_other(field, start, end, known):
+    listed = explained(field).split(start)[1].split(end)[0]
+    names = [name.strip() for name in re.split(r",| or ", listed)]
+    assert sorted(names) == sorted(known)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_is_taken_as_it_stands(preset):
+    """A name or an option that its parts do not have would be refused, or left out without a word."""
+    assert named(preset, None, None) == PRESETS[preset]
+    assert PRESETS[preset].paper
+
+
+def test_the_documentation_has_a_row_for_every_preset():
+    text = (ROOT / "docs" / "variance_reduction.md").read_text()
+    table = text.split("| preset | sampler | memory |")[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in table.splitlines()[2:]]
+    assert [name.strip("`") for name, *_ in rows] == list(PRESETS)
+    for preset, (_, sampler, memory) in zip(PRESETS.values(), rows):
+        assert sampler.split(",")[0] == preset.sampler
+        assert memory.split(",")[0].split(" + ") == split(preset.memory)
 
 
 def test_the_summary_of_a_preset_says_every_option(tmp_path):
