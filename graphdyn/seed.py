@@ -19,6 +19,7 @@ from graphdyn.errors import GraphdynError, InputError, Interrupted, RankLost
 from graphdyn.evaluation import Scores, evaluate, reestimate
 from graphdyn.fit import check_fit
 from graphdyn.graph import Graph
+from graphdyn.journal import Clock, Metric
 from graphdyn.keys import Key
 from graphdyn.loader import SECONDS, Loader
 from graphdyn.machine import Stop, check_memory
@@ -29,7 +30,7 @@ from graphdyn.optim import advance, build_optimizer, build_schedule
 from graphdyn.parallel import World
 from graphdyn.presets import Method, assemble_method, named
 from graphdyn.progress import Progress
-from graphdyn.record import Clock, Record
+from graphdyn.record import Record
 from graphdyn.samplers import Full, Plans
 from graphdyn.samplers.inclusion import with_node_prob
 from graphdyn.samplers.shares import largest_share
@@ -284,9 +285,9 @@ class Seed:
         """Record the epoch, evaluate when it is due, and step the schedule."""
         at = self.at
         self.flush(record)
-        record.add(at.clock, "lr", "all", self.optimizer.param_groups[0]["lr"])
+        record.add(at.clock, Metric("lr", "all", self.optimizer.param_groups[0]["lr"]))
         for name, value in self.memory.report().items():
-            record.add(at.clock, name, "memory", value)
+            record.add(at.clock, Metric(name, "memory", value))
         due = at.epoch % self.config.evaluate_every == 0 or at.epoch == self.config.epochs
         mean = at.loss / self.plans.num_batches
         advance(self.schedule, self.evaluate(record) if due else mean)
@@ -305,7 +306,7 @@ class Seed:
                 epoch = -(-clock.step // self.plans.num_batches)
                 text = f"the training loss became {loss} at seed {clock.seed}, epoch {epoch}"
                 raise self.world.alike(GraphdynError(f"{text}; lower --lr."))
-            record.add(clock, "loss", "step", loss)
+            record.add(clock, Metric("loss", "step", loss))
             self.at.loss += loss
         self.losses.clear()
 
@@ -316,8 +317,8 @@ class Seed:
         scores = Scores(**json.loads(told))
         self.at.seconds["evaluate"] += time.perf_counter() - start
         for part in scores.metric:
-            record.add(self.at.clock, self.graph.metric, part, scores.metric[part])
-            record.add(self.at.clock, "loss", part, scores.loss[part])
+            record.add(self.at.clock, Metric(self.graph.metric, part, scores.metric[part]))
+            record.add(self.at.clock, Metric("loss", part, scores.loss[part]))
         guide = "valid" if "valid" in scores.metric else "train"
         by_loss = self.config.select == "loss"
         value = -scores.loss[guide] if by_loss else scores.metric[guide]

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from graphdyn.config import Config
+from graphdyn.journal import Clock, Event, Line, Metric
 from graphdyn.parallel import World
-from graphdyn.record import Clock, Record
+from graphdyn.record import Record
 
 
 def open_record(config: Config, world: World) -> Record:
@@ -37,10 +38,10 @@ class SharedRecord(Record):
         if self._own is not None:
             self._own.close()
 
-    def add(self, clock: Clock, name: str, group: str, value: float, **more: float) -> None:
+    def add(self, clock: Clock, row: Metric | Line | Event) -> None:
         """See :meth:`Record.add`."""
         if self._own is not None:
-            self._own.add(clock, name, group, value, **more)
+            self._own.add(clock, row)
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """See :meth:`Record.save`."""

@@ -12,6 +12,7 @@ REPO = Path(__file__).parents[1]
 
 FLOW = (
     "errors",
+    "files",
     "parallel",
     "recipes",
     "keys",

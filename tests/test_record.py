@@ -10,7 +10,9 @@ import torch
 
 from graphdyn.config import Config
 from graphdyn.errors import RecordError
-from graphdyn.record import Clock, Record, read_metrics, replacing
+from graphdyn.files import replacing
+from graphdyn.journal import Clock, Metric, read_table
+from graphdyn.record import Record
 
 CLOCK = Clock(seed=0, step=3, epoch=3, seconds=0.5, edges=10)
 
@@ -22,19 +24,19 @@ def config(tmp_path):
 
 def test_rows_survive_in_order_and_with_their_types(config):
     record = Record.open(config)
-    record.add(CLOCK, "loss", "train", 0.25)
+    record.add(CLOCK, Metric("loss", "train", 0.25))
     record.save({"w": torch.arange(3.0)}, {"results": []})
-    record.add(CLOCK, "angle", "layer0", 0.5, se=0.1, pred=0.4)
+    record.add(CLOCK, Metric("angle", "layer0", 0.5, se=0.1, pred=0.4))
     record.save({}, {"results": []})
     record.finish({"done": True})
     record.close()
 
-    rows = read_metrics(config.folder).to_pylist()
+    rows = read_table(config.folder).to_pylist()
 
     assert [r["name"] for r in rows] == ["loss", "angle"]
     assert rows[0] == {
         "seed": 0, "step": 3, "epoch": 3, "seconds": 0.5, "edges": 10,
-        "name": "loss", "group": "train", "value": 0.25, "se": None, "pred": None,
+        "name": "loss", "group": "train", "value": 0.25, "se": None, "pred": None, "n": None, "level": None,
     }  # fmt: skip
     assert (rows[1]["se"], rows[1]["pred"]) == (0.1, 0.4)
     assert sorted(p.name for p in config.folder.iterdir()) == [
@@ -44,9 +46,9 @@ def test_rows_survive_in_order_and_with_their_types(config):
 
 def test_rows_after_the_last_checkpoint_are_dropped_on_resume(config, monkeypatch):
     record = Record.open(config)
-    record.add(CLOCK, "loss", "train", 1.0)
+    record.add(CLOCK, Metric("loss", "train", 1.0))
     record.save({"w": torch.ones(2)}, {"results": [], "mark": 1})
-    record.add(CLOCK, "loss", "train", 2.0)
+    record.add(CLOCK, Metric("loss", "train", 2.0))
     # The process dies after the part is written and before the checkpoint that counts it.
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -55,18 +57,18 @@ def test_rows_after_the_last_checkpoint_are_dropped_on_resume(config, monkeypatc
         with pytest.raises(KeyboardInterrupt):
             record.save({"w": torch.zeros(2)}, {"results": [], "mark": 2})
     record.close()
-    assert read_metrics(config.folder).num_rows == 2
+    assert read_table(config.folder).num_rows == 2
 
     again = Record.open(config)
     tensors, state = again.load()
-    assert read_metrics(config.folder).num_rows == 1
-    again.add(CLOCK, "loss", "train", 3.0)
+    assert read_table(config.folder).num_rows == 1
+    again.add(CLOCK, Metric("loss", "train", 3.0))
     again.save({}, {"results": []})
     again.close()
 
     assert state["mark"] == 1
     assert tensors["w"].tolist() == [1.0, 1.0]
-    assert read_metrics(config.folder)["value"].to_pylist() == [1.0, 3.0]
+    assert read_table(config.folder)["value"].to_pylist() == [1.0, 3.0]
 
 
 def test_another_configuration_in_the_folder_is_refused_and_named(config):
@@ -160,4 +162,4 @@ def test_config_is_written_whole_and_readable(config):
 
 def test_reading_what_is_no_run_is_one_sentence(tmp_path):
     with pytest.raises(RecordError, match="holds no metrics"):
-        read_metrics(tmp_path)
+        read_table(tmp_path)

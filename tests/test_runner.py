@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from graphdyn.config import Config
 from graphdyn.errors import GraphdynError, InputError, RecordError
-from graphdyn.record import read_metrics
+from graphdyn.journal import read_table
 from graphdyn.runner import run, spread
 from graphdyn.samplers import SAMPLERS
 from graphdyn.samplers.inclusion import with_node_prob
@@ -32,7 +32,7 @@ def config(tmp_path, name="run", **changes):
 
 def table(folder):
     """The metrics without the clock, which no two runs share."""
-    return read_metrics(folder).drop_columns(["seconds"]).to_pylist()
+    return read_table(folder).drop_columns(["seconds"]).to_pylist()
 
 
 def weights(folder):

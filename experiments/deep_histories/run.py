@@ -1,128 +1,180 @@
 """Do histories train 8 and 16 layers on ogbn-arxiv-tape in bounded memory, as well as the full batch? See README.md.
 
-python experiments/deep_histories/run.py [--seeds 0 1] [--only gas ...] [--depths 8 16] [--tiny] [--out FOLDER]
+python experiments/deep_histories/run.py [--seeds 0 1] [--methods gas ...] [--layers 8 16] [--budget 45]
+python experiments/deep_histories/run.py --memory
+python experiments/deep_histories/run.py --report
 """
 
 import argparse
 import json
+import math
+import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
-import pyarrow.compute as pc
+from report import report
 
-from graphdyn.record import read_metrics
+from graphdyn.journal import read_table
 
+HERE = Path(__file__).parent
 MODELS = {
     "gcnii": ["--model", "gcnii"],
     "residual gcn": ["--model", "gcn", "--skip", "identity", "--head", "linear"],
 }
 PARTS = ["--sampler-options", "parts", "80", "parts_per_batch", "8"]
+CHUNK = ["--evaluate-chunk", "20000"]
 # Without these, filling the tables exactly and evaluating would pass the whole graph at once.
-BOUNDED = ["--memory-options", "start", "zero", "dtype", "bfloat16", "--evaluate-chunk", "20000"]
-# Epochs are such that methods train for about as long as each other: ten steps of a tenth of the nodes
-# cost about as much as one step of all.
+BOUNDED = ["--memory-options", "start", "zero", "dtype", "bfloat16", *CHUNK]
 METHODS: dict[str, list[str]] = {
     "full batch": ["--sampler", "full"],
     "gas": ["--preset", "gas", *PARTS, *BOUNDED],
     "lmc": ["--preset", "lmc", *PARTS, *BOUNDED],
-    "cluster, no memory": ["--sampler", "cluster", *PARTS, "--evaluate-chunk", "20000"],
+    "cluster, no memory": ["--sampler", "cluster", *PARTS, *CHUNK],
 }
-BASE = ["--norm", "layer", "--hidden", "64", "--dropout", "0.2", "--lr", "0.005", "--weight-decay", "0",
-        "--threads", "1", "--workers", "0", "--evaluate-every", "2"]  # fmt: skip
+BASE = ["--norm", "layer", "--dropout", "0.2", "--lr", "0.005", "--weight-decay", "0",
+        "--threads", "1", "--workers", "0", "--seeds", "1"]  # fmt: skip
+SECONDS = {8: 45.0, 16: 60.0}  # of training a run, by layers
+LOOKS = 4  # evaluations a run, whatever the method, so that all choose among as many
+TIMED = 3  # epochs of the run that says how long one takes; the first is left out
+NEVER = 1e9
+Row = dict[str, Any]
 
 
-def command(
-    model: str, method: str, depth: int, seed: int, options: argparse.Namespace
-) -> list[str]:
-    """A run as anybody would start it."""
-    name = f"{model}-{depth}-{method}-{seed}".replace(" ", "-").replace(",", "")
-    data = ["--dataset", options.dataset, "--epochs", str(options.epochs)]
-    return [
-        *(
-            sys.executable,
-            "-m",
-            "graphdyn",
-            "train",
-            *data,
-            *BASE,
-            *MODELS[model],
-            *METHODS[method],
-        ),
-        *("--layers", str(depth), "--first-seed", str(seed), "--out", str(options.out / name)),
-    ]
+class Rows:
+    """Rows in a file, one a line; what is there is not run again."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.rows: list[Row] = [json.loads(line) for line in lines]
+
+    def find(self, **key: Any) -> Row | None:
+        """The row with these values."""
+        return next((r for r in self.rows if {k: r.get(k) for k in key} == key), None)
+
+    def add(self, row: Row) -> Row:
+        """Write a row at once."""
+        self.rows.append(row)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        return row
 
 
-def row(model: str, method: str, depth: int, seed: int, folder: Path) -> dict:
-    """What the tables need of a run."""
+def train(words: list[str], checkpoint_seconds: float = NEVER) -> Row:
+    """One run in a process of its own, as anybody would start it, so that the peak is its own."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with tempfile.TemporaryDirectory() as folder:
+        more = ["--out", folder, "--checkpoint-seconds", str(checkpoint_seconds)]
+        command = [sys.executable, "-m", "graphdyn", "train", *BASE, *words, *more]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        found = measured(Path(folder))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {**found, "cpu": round(cpu, 1)}
+
+
+def measured(folder: Path) -> Row:
+    """What the tables need of a finished run; seconds of training begin with its preparation."""
     summary = json.loads((folder / "summary.json").read_text())
-    seconds = summary["seconds"]
-    table = read_metrics(folder)
-    valid = table.filter(pc.equal(table["group"], "valid")).filter(
-        pc.equal(table.filter(pc.equal(table["group"], "valid"))["name"], "accuracy")
-    )
+    seconds = {name: round(value, 2) for name, value in summary["seconds"].items()}
+    rows = read_table(folder).to_pylist()
+    ends = {r["epoch"]: r["seconds"] for r in rows if r["name"] == "lr"}
+    looks: dict[int, Row] = {}
+    for r in rows:
+        if r["name"] == "accuracy":
+            look = looks.setdefault(
+                r["epoch"], {"seconds": round(seconds["precompute"] + r["seconds"], 2)}
+            )
+            look[r["group"]] = r["value"]
     return {
-        "model": model,
-        "method": method,
-        "layers": depth,
-        "seed": seed,
         "test": summary["test"]["mean"],
         "valid": summary["validation"]["mean"],
-        "steps": summary["steps"][0],
         "epochs": summary["epochs"][0],
+        "steps": summary["steps"][0],
+        "seconds": round(sum(seconds[k] for k in ("precompute", "wait", "compute", "memory")), 2),
+        "epoch_seconds": (ends[max(ends)] - ends[min(ends)]) / max(1, len(ends) - 1),
+        "precompute": seconds["precompute"],
+        "evaluate": seconds["evaluate"],
         "peak": summary["peak_memory_bytes"],
-        "seconds": sum(seconds[k] for k in ("precompute", "wait", "compute", "memory")),
-        "curve": list(zip(valid["epoch"].to_pylist(), valid["value"].to_pylist())),
+        "curve": list(looks.values()),
     }
 
 
-def table(rows: list[dict]) -> str:
-    """Markdown: mean over seeds; peaks are of whole processes, Python and torch among them."""
-    lines = [
-        "| model | layers | method | test | validation | seeds | steps | seconds | peak, GiB |",
-        "|---" * 9 + "|",
-    ]
-    groups: dict[tuple, list[dict]] = {}
-    for r in rows:
-        groups.setdefault((r["model"], r["layers"], r["method"]), []).append(r)
-    for (model, depth, method), runs in groups.items():
-        mean = {
-            k: sum(r[k] for r in runs) / len(runs) for k in ("test", "valid", "seconds", "peak")
-        }
-        accuracies = f"{100 * mean['test']:.2f} | {100 * mean['valid']:.2f} | {len(runs)}"
-        cost = f"{runs[0]['steps']} | {mean['seconds']:.0f} | {mean['peak'] / 2**30:.2f}"
-        lines.append(f"| {model} | {depth} | {method} | {accuracies} | {cost} |")
-    return "\n".join(lines)
+def words(key: Row, options: argparse.Namespace, hidden: int, epochs: int, every: int) -> list[str]:
+    """The command line of a cell of the grid."""
+    sizes = {"layers": key["layers"], "hidden": hidden, "epochs": epochs, "evaluate-every": every}
+    numbers = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
+    data = ["--dataset", options.dataset, "--first-seed", str(key.get("seed", 0))]
+    return [*MODELS[key["model"]], *METHODS[key["method"]], *data, *numbers]
+
+
+def compare(rows: Rows, key: Row, options: argparse.Namespace) -> None:
+    """A run of as many epochs as fit the budget by a timing run, the same number for all seeds."""
+    budget = options.budget or SECONDS.get(key["layers"], 10.0)
+    key = {"kind": "train", **key, "budget": budget}
+    if rows.find(**key):
+        return
+    cell = {**key, "kind": "timing", "seed": 0, "budget": None}
+    timing = rows.find(**cell) or rows.add(
+        {**cell, **train(words(cell, options, 64, TIMED, TIMED))}
+    )
+    left = (budget - timing["precompute"]) / timing["epoch_seconds"]
+    epochs = max(1, round(left))
+    told(rows.add({**key, **train(words(key, options, 64, epochs, math.ceil(epochs / LOOKS)))}))
+
+
+def measure_memory(rows: Rows, key: Row, options: argparse.Namespace) -> None:
+    """One epoch at two widths, without and with a checkpoint; an epoch of the full batch is a step."""
+    for hidden in options.hidden:
+        for checkpoint in (False, True):
+            cell = {"kind": "memory", **key, "hidden": hidden, "checkpoint": checkpoint}
+            if rows.find(**cell) or (checkpoint and key["method"] == "full batch"):
+                continue
+            found = train(words(cell, options, hidden, 1, 1), 0.0 if checkpoint else NEVER)
+            told(rows.add({**cell, **found}))
+
+
+def told(row: Row) -> None:
+    """A line about a run that has ended."""
+    names = " ".join(str(row[k]) for k in ("model", "layers", "method"))
+    numbers = f"{100 * row['test']:.2f} %, {row['seconds']:.0f} s, {row['peak'] / 2**30:.2f} GiB"
+    print(f"{row['kind']}: {names} seed {row.get('seed')}: {numbers}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--methods", nargs="*", choices=list(METHODS), default=list(METHODS)[:3])
     parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--depths", nargs="*", type=int, default=[8, 16])
+    parser.add_argument("--layers", nargs="*", type=int, default=list(SECONDS))
     parser.add_argument("--seeds", nargs="*", type=int, default=list(range(5)))
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--budget", type=float, help=f"seconds of training; by layers: {SECONDS}")
+    parser.add_argument("--hidden", nargs="*", type=int, default=[64, 256], help="for --memory")
+    parser.add_argument("--memory", action="store_true", help="one epoch, peaks alone")
+    parser.add_argument("--report", action="store_true", help="tables and picture, nothing is run")
     parser.add_argument("--dataset", default="ogbn-arxiv-tape")
-    parser.add_argument("--out", type=Path, default=Path("runs/deep_histories"))
-    parser.add_argument("--tiny", action="store_true", help="Cora, two epochs: does it run?")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.jsonl")
+    parser.add_argument("--tiny", action="store_true", help="Cora, a second: does it run?")
     options = parser.parse_args()
     if options.tiny:
-        options.dataset, options.epochs, options.seeds, options.depths = "cora", 2, [0], [3]
-        options.only, options.models = ["full batch", "gas"], ["gcnii"]
-    options.out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for seed in options.seeds:
-        for depth in options.depths:
+        options.dataset, options.seeds, options.layers, options.budget = "cora", [0], [3], 1.0
+        options.methods, options.models = ["full batch", "gas"], ["gcnii"]
+    rows = Rows(options.out / "results.jsonl")
+    if options.report:
+        report(rows.rows, options.out)
+        return
+    for seed in [0] if options.memory else options.seeds:
+        for layers in options.layers:
             for model in options.models:
-                for method in options.only:
-                    words = command(model, method, depth, seed, options)
-                    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-                    rows.append(row(model, method, depth, seed, Path(words[-1])))
-                    last = rows[-1]
-                    told = f"{100 * last['test']:.2f} %, {last['seconds']:.0f} s, {last['peak'] / 2**30:.2f} GiB"
-                    print(f"{model} {depth} {method} seed {seed}: {told}", flush=True)
-                    (options.out / "results.json").write_text(json.dumps(rows) + "\n")
-    print(table(rows))
+                for method in options.methods:
+                    key = {"model": model, "layers": layers, "method": method}
+                    if options.memory:
+                        measure_memory(rows, key, options)
+                    else:
+                        compare(rows, {**key, "seed": seed}, options)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from graphdyn.record import read_metrics, replacing, writing
+from graphdyn.files import replacing, writing
+from graphdyn.journal import read_table
 from graphdyn.report.tables import labels, read_run
 
 # Okabe & Ito's palette: tells apart for colour-blind readers, and in grey.
@@ -34,8 +35,8 @@ def draw_curves(folders: Sequence[Path], path: Path | None = None) -> Path:
     from matplotlib.figure import Figure
 
     runs = [read_run(Path(folder)) for folder in folders]
-    tables = [read_metrics(run["folder"]).to_pydict() for run in runs]
-    metric = next((n for n in tables[0]["name"] if n not in ("loss", "lr")), "metric")
+    tables = [read_table(run["folder"]).to_pydict() for run in runs]
+    metric = _metric(tables[0])
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for color, table in zip(_cycle(len(runs)), tables):
@@ -52,6 +53,12 @@ def draw_curves(folders: Sequence[Path], path: Path | None = None) -> Path:
     with writing(path.parent), replacing(path) as part:
         FigureCanvasAgg(figure).print_png(part)
     return path
+
+
+def _metric(table: dict) -> str:
+    """What is scored on the parts of the split, besides the loss."""
+    scored = (n for n, g in zip(table["name"], table["group"]) if g in STYLES and n != "loss")
+    return next(scored, "metric")
 
 
 def _cycle(n: int) -> list[str]:
