@@ -5,7 +5,7 @@ Shapes: P trained parameters as one flat vector, in the order of ``groups``; m b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -55,7 +55,11 @@ class Snapshot:
         modified: Whether somebody (clipping, a loss scaler, a memory) wrote to gradients between
             backward pass and step; ``None``: not known.
         micro: Squared norms of the gradients of the micro-batches that make up the last step.
-        counters: What else the loop counted: ``edges``, ``targets``, ``seconds``.
+        counters: What else the loop counted, since its start: ``edges``, ``targets``, ``seconds`` (without those of
+            instruments).
+        losses: (step, loss of its batch, no dimension) in the order of training, step k being the one that
+            took k steps to k + 1. At least those since the last measurement of whoever looks; it skips older ones.
+        scores: What the loop evaluated at this moment, by name (``valid``); nothing at other moments.
         symmetry: What :class:`graphdyn.SymmetryMap` has found of the model; ``None``: not asked yet.
     """
 
@@ -71,6 +75,8 @@ class Snapshot:
     modified: bool | None = None
     micro: Tensor | None = None
     counters: Mapping[str, float] = field(default_factory=dict)
+    losses: Sequence[tuple[int, Tensor]] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
     symmetry: Symmetry | None = None
     _made: dict[Any, Any] = field(default_factory=dict)
 
