@@ -59,7 +59,7 @@ class Snapshot:
             instruments).
         losses: (step, loss of its batch, no dimension) in the order of training, step k being the one that
             took k steps to k + 1. At least those since the last measurement of whoever looks; it skips older ones.
-        scores: What the loop evaluated at this moment, by name (``valid``); nothing at other moments.
+        scores: The latest value of what the loop logs, by name (``valid``).
         symmetry: What :class:`graphdyn.SymmetryMap` has found of the model; ``None``: not asked yet.
     """
 
