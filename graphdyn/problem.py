@@ -9,8 +9,8 @@ Shapes: T targets of the whole problem, b of a batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -126,6 +126,17 @@ class Problem(ABC):
         """
         raise Invalid(f"{type(self).__name__} does not show the layers of its model.")
 
+    def toy(self, key: Key) -> Callable[[nn.Module], Tensor]:
+        """From a float64 copy of the model on CPU to its loss on a few random data of the same widths.
+
+        Labels are random, nothing is dropped, and equal keys give the same function: what
+        :func:`graphdyn.symmetry.find_symmetry` varies weights on.
+
+        Raises:
+            Invalid: Where nobody knows what such data look like.
+        """
+        raise Invalid(f"{type(self).__name__} cannot make small data of its own.")
+
 
 class FunctionProblem(Problem):
     """Any model and any data.
@@ -167,6 +178,11 @@ class FunctionProblem(Problem):
     def full(self, key: Key) -> Iterator[Any]:
         """See :meth:`Problem.full`."""
         return super().full(key) if self._full is None else iter(self._full())
+
+    def toy(self, key: Key) -> Callable[[nn.Module], Tensor]:
+        """See :meth:`Problem.toy`; a batch as drawn, in float64."""
+        batch = _double(self._draw(key))
+        return lambda model: self._loss(model, batch)
 
 
 class NodeProblem(Problem):
@@ -261,6 +277,14 @@ class NodeProblem(Problem):
         logits = output.logits.index_select(0, batch.rows)
         return Trace(loss, losses, logits, dict(zip(names, output.hidden)), dict(zip(names, ids)))
 
+    def toy(self, key: Key) -> Callable[[nn.Module], Tensor]:
+        """See :meth:`Problem.toy`; a random graph of 24 nodes, half of them targets."""
+        assert self.graph is not None
+        graph = _toy_graph(self.graph, key)
+        nodes = key.fold("targets").permutation(graph.num_nodes)[: graph.num_nodes // 2]
+        batch = replace(full_batch(graph, self.propagation, nodes=nodes, key=key), dropout=False)
+        return lambda model: self._loss(model(batch, hidden=False).logits, batch)
+
     def _gather(self, plan: Plan) -> Batch:
         assert self.graph is not None
         assert self.graph.y is not None
@@ -276,3 +300,34 @@ class NodeProblem(Problem):
 def _dst(batch: Batch, hop: int) -> Tensor | None:
     block = batch.block(hop)
     return None if block.node_id is None else block.dst_id
+
+
+def _toy_graph(like: Graph, key: Key, num_nodes: int = 24) -> Graph:
+    """About three random edges a node, normal features, random labels; widths as in the graph given."""
+    rng = key.fold("toy").generator()
+    edges = torch.randint(num_nodes, (2, 3 * num_nodes), generator=rng)
+    x = torch.randn(num_nodes, like.num_features, generator=rng, dtype=torch.float64)
+    multi = like.task == "multilabel"
+    y = torch.randint(
+        2 if multi else like.num_classes, (num_nodes, like.num_classes), generator=rng
+    )
+    y = y.float() if multi else y[:, 0]
+    own = {"num_classes": like.num_classes, "task": like.task}
+    return Graph.from_edge_index(edges, num_nodes, undirected=True, x=x, y=y, **own)
+
+
+def _double(data: Any) -> Any:
+    """Floating tensors in (nested) tuples, lists, mappings and dataclasses as float64 on CPU."""
+    if isinstance(data, Tensor):
+        return data.detach().cpu().double() if data.is_floating_point() else data.cpu()
+    if isinstance(data, Mapping):
+        return {k: _double(v) for k, v in data.items()}
+    if isinstance(data, tuple) and hasattr(data, "_fields"):
+        return type(data)(*map(_double, data))
+    if isinstance(data, tuple | list):
+        return type(data)(map(_double, data))
+    if is_dataclass(data) and not isinstance(data, type):
+        return replace(
+            data, **{f.name: _double(getattr(data, f.name)) for f in fields(data) if f.init}
+        )
+    return data
