@@ -17,27 +17,23 @@ All have standard errors; |grad f|^2 is reported beside them. Shapes: R draws, P
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphdyn import Graph, Key, full_batch, node_loss
 from graphdyn.batch import Batch, Plan
+from graphdyn.estimate import Estimate, Number
 from graphdyn.gradient import Loss, gradient
 from graphdyn.loader import gather
 from graphdyn.memories import Memory
 from graphdyn.models.stack import Output
 from graphdyn.samplers import Neighbor, Plans, Seeds
+from graphdyn.statistics import inner, mean_of, squared_mean, with_others
 from graphdyn.step import update
-
-
-class Estimate(NamedTuple):
-    """A number and its standard error."""
-
-    value: float
-    error: float
 
 
 class Looking(Memory):
@@ -167,7 +163,7 @@ def probe(
         exact: How many of them are split into seeds and embedding; 0: no such parts.
 
     Returns:
-        Estimates by name, see the module; ``num_seeds``, ``num_nodes``, ``num_edges``: means of a draw.
+        Estimates by name, plain numbers, see the module; ``num_seeds``, ``num_nodes``, ``num_edges``: means of a draw.
     """
     errors, chosen, sizes = [], [], []
     with Untouched(truth.model, memory) as frozen:
@@ -182,7 +178,12 @@ def probe(
     means = torch.tensor(sizes).double()
     for name, column in zip(("num_seeds", "num_nodes", "num_edges"), means.T):
         found[name] = mean_of(column)
-    return found
+    return {n: Estimate(float(e.value), as_number(e.se), e.n) for n, e in found.items()}
+
+
+def as_number(se: Number | None) -> float:
+    """NaN where too few draws say nothing of their error."""
+    return math.nan if se is None else float(se)
 
 
 def total_of(errors: Tensor) -> dict[str, Estimate]:
@@ -206,32 +207,3 @@ def causes_of(errors: Tensor, chosen: Tensor) -> dict[str, Estimate]:
         "embedding_bias": squared_mean(embedding),
         "cross": mean_of((total - seeds - embedding).diagonal()),
     }
-
-
-def inner(rows: Tensor) -> Tensor:
-    """(R, R) inner products in float64, some columns at a time."""
-    chunks = (chunk.double() for chunk in rows.split(1 << 18, 1))
-    return torch.stack([chunk @ chunk.T for chunk in chunks]).sum(0)
-
-
-def with_others(gram: Tensor) -> Tensor:
-    """(R,) mean inner product of each draw with the others."""
-    return (gram.sum(1) - gram.diagonal()) / (gram.shape[0] - 1)
-
-
-def mean_of(values: Tensor) -> Estimate:
-    """Of independent draws."""
-    return Estimate(float(values.mean()), float(values.std() / values.numel() ** 0.5))
-
-
-def squared_mean(gram: Tensor) -> Estimate:
-    """|E e|^2 without the noise in it: the mean of <e_r, e_s> over pairs r != s, a U-statistic.
-
-    Its variance is at most 4 var<e, E e> / R + 2 E<e_r, e_s>^2 / (R (R - 1)), one term for each of its
-    Hoeffding components.
-    """
-    count = gram.shape[0]
-    others = with_others(gram)
-    pairs = gram.square().sum() - gram.diagonal().square().sum()
-    of_pairs = 2 * pairs / (count * (count - 1)) ** 2
-    return Estimate(float(others.mean()), float((4 * others.var() / count + of_pairs).sqrt()))

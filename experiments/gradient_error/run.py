@@ -172,9 +172,9 @@ def checkpoint(
         yield row | {k: v.value for k, v in found.items()} | errors_of(found)
 
 
-def errors_of(found: dict[str, Estimate]) -> dict[str, float]:
+def errors_of(found: dict[str, Estimate]) -> dict[str, Any]:
     """Standard errors, by the names of what they belong to."""
-    return {f"{name}_se": estimate.error for name, estimate in found.items()}
+    return {f"{name}_se": estimate.se for name, estimate in found.items()}
 
 
 def load(case: Case, seed: int) -> gd.Graph:
