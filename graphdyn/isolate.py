@@ -32,7 +32,7 @@ def isolated(model: nn.Module, key: Key) -> Iterator[None]:
     for module, own in buffers:  # copies go in, so that the model's own are not even written
         module._buffers.update({n: None if b is None else b.clone() for n, b in own.items()})
     try:
-        with _generators(device, key), torch.enable_grad():
+        with seeded(device, key), torch.enable_grad():
             yield
     finally:
         for module, own in buffers:
@@ -45,7 +45,8 @@ def isolated(model: nn.Module, key: Key) -> Iterator[None]:
 
 
 @contextmanager
-def _generators(device: torch.device, key: Key) -> Iterator[None]:
+def seeded(device: torch.device, key: Key) -> Iterator[None]:
+    """Inside, the global generators of Python, NumPy and torch are seeded by a key; outside, as they were."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):

@@ -9,7 +9,7 @@ Shapes: T targets of the whole problem, b of a batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -21,6 +21,17 @@ from graphdyn.estimate import Invalid
 from graphdyn.gradient import Loss
 from graphdyn.graph import Graph
 from graphdyn.keys import Key
+from graphdyn.layers import (
+    Call,
+    Normed,
+    Sight,
+    Unit,
+    batch_norms,
+    calls_of_stack,
+    layer_name,
+    layers_of,
+    units_of_stack,
+)
 from graphdyn.loader import gather, source
 from graphdyn.loss import node_loss, node_losses
 from graphdyn.memories.looking import looking
@@ -37,17 +48,31 @@ class Trace:
     Attributes:
         loss: Scalar, as in training.
         losses: (b,) of each target, neither weighted nor reduced; ``None`` where nobody knows them.
-        logits: (b, C) of the targets.
-        states: Output of each message-passing layer before norm and activation, (D_l, F_l), by name in the
+        logits: (b, C) of the targets; ``None`` where nobody knows them.
+        states: Output of each message-passing layer before norm and activation, (>= D_l, F_l), by name in the
             order of the flow; part of the graph that leads to ``loss``.
-        nodes: (D_l,) global ids of the rows of each state; ``None``: all, in order.
+        nodes: (D_l,) global ids of the first rows of each state; rows behind them reach no target. ``None``:
+            all nodes, in order.
+        targets: (b,) global ids of the targets; ``None`` where nobody knows them.
+        calls: Of these layers, where they can be called again.
+        units: Activations behind them, by the layer's name.
+        normed: What batch norms with running statistics read.
     """
 
     loss: Tensor
     losses: Tensor | None
-    logits: Tensor
+    logits: Tensor | None
     states: dict[str, Tensor] = field(default_factory=dict)
     nodes: dict[str, Tensor | None] = field(default_factory=dict)
+    targets: Tensor | None = None
+    calls: dict[str, Call] = field(default_factory=dict)
+    units: dict[str, Unit] = field(default_factory=dict)
+    normed: dict[str, Normed] = field(default_factory=dict)
+
+    def cut(self, name: str, rows: Tensor) -> Tensor:
+        """The first rows of something that belongs to a layer: those that have a node."""
+        nodes = self.nodes[name]
+        return rows if nodes is None else rows[: nodes.numel()]
 
 
 class Problem(ABC):
@@ -126,6 +151,18 @@ class Problem(ABC):
         """
         raise Invalid(f"{type(self).__name__} does not show the layers of its model.")
 
+    def step_trace(self, model: nn.Module, batch: Any) -> Trace:
+        """As :meth:`trace`, of a batch that was drawn, with all that a memory adds."""
+        return self.trace(model, batch)
+
+    def whole(self, batch: Any) -> Any:
+        """The whole graph at once, under the dropout masks of a batch.
+
+        Raises:
+            Invalid: Where it does not fit, or there is none.
+        """
+        raise Invalid(f"{type(self).__name__} does not know the whole graph.")
+
     def toy(self, key: Key) -> Callable[[nn.Module], Tensor]:
         """From a float64 copy of the model on CPU to its loss on a few random data of the same widths.
 
@@ -148,6 +185,7 @@ class FunctionProblem(Problem):
         batch_size: b.
         exact: batch -> the same targets, exact.
         full: () -> batches that cover all targets once, weighted so that their losses sum to the whole.
+        layers: Names of the modules whose outputs are the states of the model; by default PyG's layers.
     """
 
     def __init__(
@@ -159,8 +197,10 @@ class FunctionProblem(Problem):
         batch_size: float,
         exact: Callable[[Any], Any] | None = None,
         full: Callable[[], Iterator[Any]] | None = None,
+        layers: Sequence[str] | None = None,
     ):
         self._loss, self._draw, self._exact, self._full = loss, draw, exact, full
+        self.layers = layers
         self.num_targets, self.batch_size = num_targets, batch_size
 
     def draw(self, key: Key) -> Any:
@@ -178,6 +218,12 @@ class FunctionProblem(Problem):
     def full(self, key: Key) -> Iterator[Any]:
         """See :meth:`Problem.full`."""
         return super().full(key) if self._full is None else iter(self._full())
+
+    def trace(self, model: nn.Module, batch: Any) -> Trace:
+        """See :meth:`Problem.trace`; rows have no ids, logits are not known."""
+        with Sight(layers_of(model, self.layers), batch_norms(model)) as sight:
+            loss = self._loss(model, batch)
+        return Trace(loss, None, None, **seen(sight))
 
     def toy(self, key: Key) -> Callable[[nn.Module], Tensor]:
         """See :meth:`Problem.toy`; a batch as drawn, in float64."""
@@ -268,14 +314,35 @@ class NodeProblem(Problem):
 
     def trace(self, model: nn.Module, batch: Batch) -> Trace:
         """See :meth:`Problem.trace`."""
-        with autocast(batch.y.device, self.precision):
+        with autocast(batch.y.device, self.precision), calls_of_stack(model) as calls:
             output = model(batch, hidden=True)
             loss = self._loss(output.logits, batch)
-        names = [f"layer {k}" for k in range(1, len(output.hidden) + 1)]
-        ids = [_dst(batch, k) for k in range(len(names))]
-        losses = node_losses(output.logits, batch)
-        logits = output.logits.index_select(0, batch.rows)
-        return Trace(loss, losses, logits, dict(zip(names, output.hidden)), dict(zip(names, ids)))
+        names = [layer_name(k) for k in range(1, len(output.hidden) + 1)]
+        units, normed = units_of_stack(model, batch, output.hidden)
+        halo = any(block.halo is not None for block in batch.blocks)
+        return Trace(
+            loss,
+            node_losses(output.logits, batch),
+            output.logits.index_select(0, batch.rows),
+            dict(zip(names, output.hidden)),
+            {name: _dst(batch, k) for k, name in enumerate(names)},
+            batch.seeds,
+            {} if halo else calls,  # under a halo a layer's call is not all there is to it
+            units,
+            normed,
+        )
+
+    def step_trace(self, model: nn.Module, batch: Batch) -> Trace:
+        """See :meth:`Problem.step_trace`."""
+        with looking(self.memory):
+            return self.trace(model, self.memory.pull(batch))
+
+    def whole(self, batch: Batch) -> Batch:
+        """See :meth:`Problem.whole`."""
+        if self.chunk is not None:
+            raise Invalid("the graph is taken in pieces, so that it is never there as a whole.")
+        assert self.graph is not None
+        return full_batch(self.graph, self.propagation, nodes=batch.seeds, key=batch.key)
 
     def toy(self, key: Key) -> Callable[[nn.Module], Tensor]:
         """See :meth:`Problem.toy`; a random graph of 24 nodes, half of them targets."""
@@ -295,6 +362,14 @@ class NodeProblem(Problem):
         assert self.graph.x is not None
         assert self.graph.y is not None
         return gather(plan, self.graph.x, self.graph.y)
+
+
+def seen(sight: Sight) -> dict[str, Any]:
+    """What a look at a model's layers says of a trace; rows have no ids."""
+    states = {name: call.output for name, call in sight.calls.items()}
+    ids = dict.fromkeys(states)
+    own = {"calls": sight.calls, "units": sight.units, "normed": sight.normed}
+    return {"states": states, "nodes": ids, **own}
 
 
 def _dst(batch: Batch, hop: int) -> Tensor | None:

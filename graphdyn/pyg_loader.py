@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from graphdyn.batch import Batch
 from graphdyn.errors import InputError, unknown
 from graphdyn.graph import Graph, Propagation
 from graphdyn.keys import Key
@@ -71,6 +72,8 @@ class PygLoader:
 
     Attributes:
         graph: The data as a graph.
+        propagation: The matrix, see the module.
+        pool: (T,) ids of all seeds.
         plans: The prepared sampler.
         epoch: Which one comes next; set it to resume.
 
@@ -100,7 +103,8 @@ class PygLoader:
         self.graph = graph = data if isinstance(data, Graph) else Graph.from_pyg(data)
         if nodes is not None and nodes.dtype == torch.bool:
             nodes = torch.nonzero(nodes).flatten()
-        pool = training_nodes(graph, nodes)
+        self.propagation = propagation
+        self.pool = pool = training_nodes(graph, nodes)
         self._place = torch.empty(graph.num_nodes, dtype=torch.int64, device=pool.device)
         self._place[pool] = torch.arange(pool.numel(), device=pool.device)
         self.plans = sampler.prepare(graph, propagation, num_layers, nodes=nodes)
@@ -119,7 +123,11 @@ class PygLoader:
             self.plans, self.graph, key=Key(self.seed), epochs=epochs, **options
         ) as batches:
             for batch in batches:
-                data = to_data(batch, self.graph, num_layers=self.num_layers, adjs=self.adjs)
-                place = self._place[data.input_id.to(self._place.device)]
-                data.input_id = place.to(data.input_id.device)
-                yield data
+                yield self.data(batch)
+
+    def data(self, batch: Batch) -> Data:
+        """A batch of :attr:`plans` as the loop would get it."""
+        data = to_data(batch, self.graph, num_layers=self.num_layers, adjs=self.adjs)
+        place = self._place[data.input_id.to(self._place.device)]
+        data.input_id = place.to(data.input_id.device)
+        return data

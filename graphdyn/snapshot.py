@@ -145,17 +145,26 @@ class Snapshot:
             take = problem.gradient if exact else problem.step_gradient
             return self.groups.flat(take(self.model, batch))
 
-    def trace(self, on: str = "full") -> Trace:
-        """A forward pass, open for differentiation; leave its parameters and buffers alone.
+    def trace(self, on: str = "full", i: int = 0) -> Trace:
+        """A forward pass, open for differentiation (``retain_graph=True``, for others may look too).
+
+        Leave its parameters and buffers alone.
 
         Args:
-            on: ``"full"``: all targets, exact. ``"batch"``: a batch as training sees one. ``"exact"``: the
-                same targets as ``"batch"``, exact neighbourhoods.
+            on: ``"full"``: all targets, exact; dropout masks are the same at every moment, so that two
+                moments differ by their weights alone. ``"batch"``: a batch as training sees one.
+                ``"exact"``: the same targets, exact neighbourhoods. ``"whole"``: the whole graph under
+                the batch's dropout masks, its targets those of the batch.
+            i: Which batch; see :attr:`Probe.batches`.
 
         Raises:
             Invalid: If the problem does not offer it.
         """
-        return self._once(("trace", on), lambda: self._trace(on))
+        return self._once(("trace", on, i), lambda: self._trace(on, i))
+
+    def batch(self, i: int) -> Any:
+        """The first draw of number i of :meth:`probe`."""
+        return self._once(("batch", i), lambda: self.given().draw(self.key.fold("probe", i)))
 
     def hvp(self, v: Tensor, on: str = "batch") -> Tensor:
         """(P,) the Hessian times v.
@@ -173,7 +182,7 @@ class Snapshot:
         problem, rows, truth, batches = self.given(), [], [], []
         for i in range(m):
             key = self.key.fold("probe", i)
-            batch = problem.draw(key)
+            batch = self.batch(i)
             others = [problem.redraw(batch, key.fold("again", j)) for j in range(1, k)]
             rows += [self.gradients(b) for b in (batch, *others)]
             if exact:
@@ -186,18 +195,21 @@ class Snapshot:
         pieces = self.given().full(self.key)
         return torch.stack([self.gradients(b, exact=True) for b in pieces]).sum(0)
 
-    def _trace(self, on: str) -> Trace:
-        problem, key = self.given(), self.key.fold("probe", 0)
+    def _trace(self, on: str, i: int) -> Trace:
+        problem = self.given()
         with self.isolated():
             if on == "full":
-                pieces = [*problem.full(self.key)]
+                pieces = [*problem.full(self.key.at(epoch=0, step=0))]
                 if len(pieces) > 1:
                     raise Invalid(
                         "the graph does not fit at once; layers are seen of whole graphs."
                     )
                 return problem.trace(self.model, pieces[0])
-            batch = problem.draw(key)
-            return problem.trace(self.model, problem.exact(batch) if on == "exact" else batch)
+            batch = self.batch(i)
+            if on == "batch":
+                return problem.step_trace(self.model, batch)
+            make = {"exact": problem.exact, "whole": problem.whole}[on]
+            return problem.trace(self.model, make(batch))
 
     def _once(self, name: Any, make: Callable[[], T]) -> T:
         if name not in self._made:

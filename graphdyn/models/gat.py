@@ -37,16 +37,28 @@ class _Attention(torch.nn.Module):
         self.features = slot.outputs if slot.last else slot.outputs // heads
         self.bias = torch.nn.Parameter(torch.zeros(slot.outputs)) if bias else None
 
-    def _attend(self, hop: Hop, logits: Tensor, x: Tensor) -> tuple[Tensor]:
-        """(E, H) logits and (S, H, F) values -> (D, C)."""
-        block = hop.block
-        csc = block.adjacency.csc
-        if block.scale is not None:
-            logits = logits + block.scale.log().to(logits.dtype).unsqueeze(1)
-        alpha = drop_coefficients(hop, self.edge_dropout, edge_softmax(csc, logits))
+    def coefficients(self, h: Features, hop: Hop) -> Tensor:
+        """(E, H) attention of each target to its sources, before dropout; sums to 1 over a target's edges."""
+        return self._softmax(hop.block, self._scores(h, hop.block)[0])
+
+    def _scores(self, h: Features, block: Block) -> tuple[Tensor, Tensor]:
+        """(E, H) logits and (S, H, F) values."""
+        raise NotImplementedError
+
+    def forward(self, h: Features, hops: Sequence[Hop], h0: Tensor | None) -> tuple[Tensor]:
+        """(S, F) -> (D, C)."""
+        del h0
+        hop, csc = hops[0], hops[0].block.adjacency.csc
+        logits, x = self._scores(h, hop.block)
+        alpha = drop_coefficients(hop, self.edge_dropout, self._softmax(hop.block, logits))
         out = spmm(Sparse(csc, alpha), x)
         out = out.mean(1) if self.average else out.flatten(1)
         return (out if self.bias is None else out + self.bias,)
+
+    def _softmax(self, block: Block, logits: Tensor) -> Tensor:
+        if block.scale is not None:
+            logits = logits + block.scale.log().to(logits.dtype).unsqueeze(1)
+        return edge_softmax(block.adjacency.csc, logits)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(-1, self.heads, self.features)
@@ -70,18 +82,15 @@ class GATConv(_Attention):
         self.att_src = glorot(heads, self.features, key=slot.key.fold("att_src"))
         self.att_dst = glorot(heads, self.features, key=slot.key.fold("att_dst"))
 
-    def forward(self, h: Features, hops: Sequence[Hop], h0: Tensor | None) -> tuple[Tensor]:
-        """(S, F) -> (D, C)."""
-        del h0
-        hop = hops[0]
+    def _scores(self, h: Features, block: Block) -> tuple[Tensor, Tensor]:
         # <s, W h> = <W^T s, h>: one thin product instead of passes over (S, H, F).
         weight = self.lin.weight.view(self.heads, self.features, -1)
         att = torch.cat([self.att_src, self.att_dst])
         folded = (att.unsqueeze(-1) * weight.repeat(2, 1, 1)).sum(1)
         a_src, a_dst = linear(h, folded).split(self.heads, 1)
-        a_dst = prefix(a_dst, hop.block.num_dst)
-        logits = gat_scores(hop.block.adjacency.csc, a_src, a_dst, self.slope)
-        return self._attend(hop, logits, self._split(self.lin(h)))
+        a_dst = prefix(a_dst, block.num_dst)
+        logits = gat_scores(block.adjacency.csc, a_src, a_dst, self.slope)
+        return logits, self._split(self.lin(h))
 
 
 class GATv2Conv(_Attention):
@@ -114,14 +123,10 @@ class GATv2Conv(_Attention):
             self.lin_r = Linear(*size, bias=bias, key=key.fold("target"), scheme="glorot")
         self.att = glorot(heads, self.features, key=key.fold("att"))
 
-    def forward(self, h: Features, hops: Sequence[Hop], h0: Tensor | None) -> tuple[Tensor]:
-        """(S, F) -> (D, C)."""
-        del h0
-        hop = hops[0]
+    def _scores(self, h: Features, block: Block) -> tuple[Tensor, Tensor]:
         x_src = self._split(self.lin_l(h))
-        x_dst = self._targets(h, x_src, hop.block)
-        logits = gatv2_scores(hop.block.adjacency.csc, x_src, x_dst, self.att, self.slope)
-        return self._attend(hop, logits, x_src)
+        x_dst = self._targets(h, x_src, block)
+        return gatv2_scores(block.adjacency.csc, x_src, x_dst, self.att, self.slope), x_src
 
     def _targets(self, h: Features, x_src: Tensor, block: Block) -> Tensor:
         if self.lin_r is None:
