@@ -53,6 +53,7 @@ FLOW = (
     "layers",
     "problem",
     "pyg_problem",
+    "nullspace",
     "symmetry",
     "snapshot",
     "instruments",

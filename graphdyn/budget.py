@@ -1,0 +1,108 @@
+"""Budget: instruments take at most a given share of training time, at every moment.
+
+Time that training has taken is credit, what instruments have taken is debit: one fires only while
+``spent + expected cost <= share * trained``. How often those that leave it to the budget (:class:`graphdyn.Auto`)
+ask for their turn follows from what they cost: minimising ``sum_i w_i k_i`` under
+``sum_i c_i / k_i <= share * t`` gives ``k_i = sqrt(c_i / w_i) * sum_j sqrt(c_j w_j) / (share * t)`` steps, with t the
+time of a step, c_i the cost and w_i the weight of an instrument (Lagrange; derived here). Intervals are rounded
+up to powers of two, so that instruments meet and share what they look at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from graphdyn.errors import InputError
+
+PRIOR = 2e-4  # seconds that a measurement is believed to take besides its gradients
+LONG, FEW = (
+    10.0,
+    10,
+)  # a pause longer than so many usual steps is none, once so many steps were seen
+MARGIN = 1.5  # on what was seen: a measurement may take longer the next time
+
+
+class Asks(NamedTuple):
+    """What the interval of one instrument follows from.
+
+    Attributes:
+        cost: Seconds of a measurement.
+        weight: How much one is worth.
+    """
+
+    cost: float
+    weight: float
+
+
+@dataclass
+class Budget:
+    """Who has used how much time.
+
+    Attributes:
+        share: Of training time that instruments may take; ``None``: any.
+        trained: Seconds of training, instruments excluded.
+        spent: Seconds of instruments.
+        steps: Steps that make up ``trained``.
+    """
+
+    share: float | None = None
+    trained: float = 0.0
+    spent: float = 0.0
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.share is not None and not 0 < self.share <= 1:
+            raise InputError(
+                f"budget is {self.share}; it must lie in (0, 1]: a share of training time."
+            )
+
+    @property
+    def step_seconds(self) -> float:
+        """Mean time of a step of training; 0 before the first."""
+        return self.trained / self.steps if self.steps else 0.0
+
+    @property
+    def overhead(self) -> float:
+        """Instrument time over training time so far."""
+        return self.spent / self.trained if self.trained else 0.0
+
+    def expected(self, seen: float | None, gradients: float) -> float:
+        """Seconds that a measurement should take.
+
+        Args:
+            seen: What it took lately; ``None``: it was never measured.
+            gradients: About how many gradients of a batch it takes, each believed to cost a step.
+        """
+        if seen is not None:
+            return MARGIN * seen
+        return MARGIN * (PRIOR + gradients * self.step_seconds)
+
+    def train(self, seconds: float) -> None:
+        """A step of training has ended; a pause as long as many steps is not one (a debugger, a breakpoint)."""
+        usual = self.step_seconds
+        known = self.steps >= FEW
+        self.trained += max(0.0, min(seconds, LONG * usual) if known else seconds)
+        self.steps += 1
+
+    def steps_until(self, seconds: float) -> int:
+        """How many more steps it takes before so much may be spent, at least 1."""
+        if self.share is None or not self.step_seconds:
+            return 1
+        lacking = self.spent + seconds - self.share * self.trained
+        return max(1, math.ceil(lacking / (self.share * self.step_seconds)))
+
+    def allows(self, seconds: float) -> bool:
+        """Whether so much more may be spent now."""
+        return self.share is None or self.spent + seconds <= self.share * self.trained
+
+
+def intervals(asks: Sequence[Asks], share: float, step_seconds: float) -> list[int]:
+    """Steps between two measurements of each instrument, powers of two; see the module."""
+    if step_seconds <= 0:
+        return [1 for _ in asks]
+    together = sum(math.sqrt(a.cost * a.weight) for a in asks)
+    exact = [math.sqrt(a.cost / a.weight) * together / (share * step_seconds) for a in asks]
+    return [1 << max(0, math.ceil(math.log2(k))) if k > 0 else 1 for k in exact]

@@ -1,0 +1,62 @@
+"""The gradients of the micro-batches of an accumulated step, as squared norms: nothing is computed twice.
+
+Shapes: n micro-batches, G groups.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphdyn.groups import Groups
+
+
+class MicroBatches:
+    """Watches the backward passes between two steps.
+
+    A hook on a leaf sees the gradient of one backward pass, before it is added to ``.grad``. A parameter that
+    comes by a second time begins a new micro-batch.
+
+    Args:
+        groups: What is watched.
+    """
+
+    def __init__(self, groups: Groups):
+        self.groups = groups
+        self._handles: list[Any] = []
+        self._seen: list[dict[str, Tensor]] = []
+        self._home = {n: g for g, members in groups.members.items() for n in members}
+
+    def attach(self) -> None:
+        """Begin to watch."""
+        for name, parameter in self.groups.parameters.items():
+            self._handles.append(parameter.register_hook(self._hook(name)))
+
+    def detach(self) -> None:
+        """Stop to watch."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def take(self) -> Tensor | None:
+        """(n, G) squared norms since the last call, float64; ``None`` if there was no backward pass."""
+        seen, self._seen = self._seen, []
+        if not seen:
+            return None
+        rows = [[self._of(batch, group) for group in self.groups.names] for batch in seen]
+        return torch.stack([torch.stack(row) for row in rows])
+
+    def _of(self, batch: dict[str, Tensor], group: str) -> Tensor:
+        found = [batch[n] for n in self.groups.members[group] if n in batch]
+        device = next(iter(batch.values())).device
+        return sum(found, torch.zeros((), dtype=torch.float64, device=device))
+
+    def _hook(self, name: str):
+        def note(grad: Tensor) -> None:
+            if not self._seen or name in self._seen[-1]:
+                self._seen.append({})
+            self._seen[-1][name] = grad.detach().double().square().sum()
+
+        return note

@@ -1,0 +1,417 @@
+"""Recorder: instruments on any PyTorch loop, through the hooks of its optimiser.
+
+Every real step of the optimiser is seen exactly once, in any framework: steps that a gradient scaler skips
+are none, an accumulated step is one. Nothing that training reads is written.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from graphdyn.budget import Asks, Budget, intervals
+from graphdyn.errors import InputError
+from graphdyn.estimate import Curve, Estimate, Invalid, Number, Reading
+from graphdyn.groups import By, Groups
+from graphdyn.instruments.instrument import Instrument, Need
+from graphdyn.journal import Clock, Event, Line, Metric
+from graphdyn.keys import Key
+from graphdyn.micro import MicroBatches
+from graphdyn.problem import Problem
+from graphdyn.schedule import NEVER
+from graphdyn.sinks import FolderSink, Sink
+from graphdyn.snapshot import Snapshot
+from graphdyn.watch import Watch
+
+FLUSH_SECONDS, FLUSH_ROWS = 10.0, 4096
+
+
+class Recorder:
+    """Measure while somebody else trains.
+
+    Use as a context, or call :meth:`attach` and :meth:`close`::
+
+        with gd.Recorder(model, optimizer, [gd.EffectiveLR()], to="runs/mine"):
+            train(model, optimizer, loader)
+
+    Args:
+        model: What is trained; of ``DistributedDataParallel`` the module inside.
+        optimizer: Over its parameters; any subclass of torch's.
+        instruments: What to measure; each object serves one recorder.
+        problem: What is trained, for instruments that draw batches of their own.
+        to: A folder, or a sink; ``None``: rows are kept in memory, in ``recorder.sink.rows``.
+        budget: Share of training time that instruments may take at most, for example 0.05; ``None``: they
+            measure exactly as their schedules say.
+        groups: How parameters are cut, see :class:`graphdyn.Groups`.
+        seed: Of the randomness of instruments, which is not that of training.
+        clock: Step, epoch, seconds and edges as the loop counts them; by default the recorder's own.
+        deferred: Nothing is measured inside ``optimizer.step``; the loop calls :meth:`settle` before the first
+            step and after each. For loops that do more of a step after it, and count what they did.
+        replay: Steps at which each instrument is to measure, by name, as :attr:`firings` of another run.
+
+    Attributes:
+        budget: Time spent so far; ``budget.overhead`` is instrument time over training time.
+        step: Optimiser steps seen.
+        epoch: Epochs that :meth:`end_epoch` has ended.
+        sink: Where rows go.
+
+    Raises:
+        InputError: If two instruments have one name, or one needs a problem and there is none.
+        RecordError: If the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        instruments: Sequence[Instrument],
+        *,
+        problem: Problem | None = None,
+        to: str | Path | Sink | None = None,
+        budget: float | None = None,
+        groups: By = "layer",
+        seed: int = 0,
+        clock: Callable[[], Clock] | None = None,
+        deferred: bool = False,
+        replay: Mapping[str, Iterable[int]] | None = None,
+    ):
+        self.model = getattr(model, "module", model) if _is_parallel(model) else model
+        self.optimizer, self.problem, self.deferred = optimizer, problem, deferred
+        self.groups, self.key = Groups(self.model, groups), Key(seed).fold("recorder")
+        self.budget, self.step, self.epoch = Budget(budget), 0, 0
+        self.watches = [
+            Watch(i, None if replay is None else replay.get(i.name, ())) for i in instruments
+        ]
+        _check(self.watches, problem)
+        self.sink = FolderSink(to) if isinstance(to, (str, Path)) else (to or Sink())
+        self.symmetry: Any = None
+        self._clock = clock or self._own_clock
+        self._scores: dict[str, float] = {}
+        self._losses: list[tuple[int, Tensor]] = []
+        self._turn: list[Watch] = []
+        self._before: Tensor | None = None
+        self._settings: dict[str, dict[str, Any]] = {}
+        self._squares: Tensor | None = None  # of the micro-batches of the last step
+        self._hooks: list[Any] = []
+        self._micro = MicroBatches(self.groups) if self._reads(Need.MICRO) else None
+        self._last: float | None = None  # end of the last step
+        self._inside = 0.0  # instrument time since then
+        self._flushed = time.monotonic()
+        self._next, self._started = 0, False
+
+    # ---------------------------------------------------------------------------------- on and off
+
+    def attach(self) -> Recorder:
+        """Begin to watch; returns itself.
+
+        Raises:
+            InputError: If it is attached.
+            RecordError: If the folder holds rows of another run.
+        """
+        if self._hooks:
+            raise InputError("the recorder is attached; close it before it is attached again.")
+        self.sink.open()
+        before = self.optimizer.register_step_pre_hook(self._pre)
+        after = self.optimizer.register_step_post_hook(self._post)
+        self._hooks = [before, after]
+        if self._micro is not None:
+            self._micro.attach()
+        return self
+
+    def close(self) -> None:
+        """Stop to watch, and write what is not written."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        if self._micro is not None:
+            self._micro.detach()
+        self.sink.close()
+
+    def __enter__(self) -> Recorder:
+        return self.attach()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # ---------------------------------------------------------------------- what the loop may say
+
+    def log(self, *, loss: Tensor | None = None, **scores: float) -> None:
+        """Record numbers of the loop's own, and let instruments of convergence read them.
+
+        Args:
+            loss: Training loss of the last step; nobody waits for it.
+            **scores: Latest evaluations by name, for example ``valid=0.71``.
+        """
+        self.note(loss=loss, **scores)
+        clock = self._now()
+        if loss is not None:
+            self.sink.put(clock, Metric("loss", "step", cast(float, loss.detach())))
+        for name, value in scores.items():
+            self.sink.put(clock, Metric(name, "all", value))
+
+    def note(self, *, loss: Tensor | None = None, **scores: float) -> None:
+        """As :meth:`log`, for loops that record these numbers themselves."""
+        if loss is not None and self._reads(Need.LOSSES):
+            self._losses.append((self.step - 1, loss.detach()))
+        self._scores.update(scores)
+
+    def mark(self, event: str, text: str = "") -> None:
+        """Record that something happened."""
+        self.sink.put(self._now(), Event(event, text))
+
+    def end_epoch(self) -> None:
+        """An epoch is over: instruments with the schedule :class:`graphdyn.Epoch` measure now."""
+        self.epoch += 1
+        start = time.perf_counter()
+        self._turn = [w for w in self.watches if w.ends(self.epoch) and self._affords(w)]
+        self._measure()
+        self._charge(start)
+
+    def settle(self) -> None:
+        """Measure what is due; for loops with ``deferred``."""
+        if not self._started:
+            self._begin()
+        elif self._turn:
+            start = time.perf_counter()
+            self._measure()
+            self._charge(start)
+
+    def measure(self, *names: str) -> dict[str, Reading]:
+        """Measure now, off schedule and off budget; all instruments unless some are named.
+
+        Raises:
+            InputError: If a name is not that of an instrument here.
+            Invalid: If a quantity does not exist at this moment.
+        """
+        known = {w.instrument.name: w for w in self.watches}
+        for name in names:
+            if name not in known:
+                raise InputError(f"no instrument '{name}' here; known: {', '.join(known)}.")
+        s = self._snapshot()
+        return {n: known[n].read(s) for n in names or known}
+
+    @property
+    def firings(self) -> dict[str, list[int]]:
+        """Steps at which each instrument has measured, by name; ``replay=`` of another run."""
+        return {w.instrument.name: list(w.firings) for w in self.watches}
+
+    # ------------------------------------------------------------------------------------- resume
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, for the loop's own checkpoint: tensors and plain values."""
+        start = time.perf_counter()
+        own = {"step": self.step, "epoch": self.epoch, "started": self._started}
+        spent = {n: getattr(self.budget, n) for n in ("trained", "spent", "steps")}
+        watches = {w.instrument.name: w.state() for w in self.watches}
+        rest = {"losses": list(self._losses), "scores": dict(self._scores)}
+        state = {**own, **rest, "budget": spent, "watches": watches, "sink": self.sink.state()}
+        self._charge(start)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint, before :meth:`attach`; rows written after it are dropped.
+
+        Raises:
+            InputError: If the state is that of other instruments.
+            RecordError: If the record was closed.
+        """
+        names = [w.instrument.name for w in self.watches]
+        if sorted(names) != sorted(state["watches"]):
+            raise InputError(
+                f"the checkpoint is of the instruments {', '.join(state['watches'])}, and here are "
+                f"{', '.join(names)}; give the recorder the same ones."
+            )
+        self.step, self.epoch, self._started = state["step"], state["epoch"], state["started"]
+        for name, value in state["budget"].items():
+            setattr(self.budget, name, value)
+        self._losses, self._scores = list(state["losses"]), dict(state["scores"])
+        for watch in self.watches:
+            watch.restore(state["watches"][watch.instrument.name])
+        self.sink.restore(state["sink"])
+        self._plan()
+
+    # ----------------------------------------------------------------------------------- the hooks
+
+    def _pre(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if not self._started:
+            self._begin()
+        if self.step + 1 < self._next:
+            return
+        start = time.perf_counter()
+        self._turn = [w for w in self.watches if w.wants(self.step + 1) and self._affords(w)]
+        if self._turn:
+            _refuse_capture()
+            self._settings = self._options()
+            if any(Need.UPDATE in w.instrument.needs for w in self._turn):
+                self._before = self.groups.weights()
+        self._charge(start)
+
+    def _post(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        now = time.perf_counter()
+        if self._last is not None:
+            self.budget.train(now - self._last - self._inside)
+        self._inside = 0.0
+        self.step += 1
+        self._squares = None if self._micro is None else self._micro.take()
+        if self.step >= self._next and not self.deferred:
+            self._measure()
+        if self.sink.waiting >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.sink.flush()
+            self._flushed = time.monotonic()
+        self._charge(now)
+        self._last, self._inside = time.perf_counter(), 0.0
+
+    def _begin(self) -> None:
+        """At step 0, with the first weights; or where a resumed run stands."""
+        self._started = True
+        start = time.perf_counter()
+        self._turn = [w for w in self.watches if w.wants(self.step) and self._affords(w)]
+        self._measure()
+        self._charge(start)
+
+    def _measure(self) -> None:
+        """Those whose turn it is; then see whose is next."""
+        if self._turn:
+            s = self._snapshot()
+            for watch in self._turn:
+                watch.fired(self.step)
+                self._take(watch, s)
+            self._turn, self._before, self._settings = [], None, {}
+        self._plan()
+
+    def _take(self, watch: Watch, s: Snapshot) -> None:
+        clock, start = self._now(), time.perf_counter()
+        if Need.LOSSES in watch.instrument.needs:
+            s.losses = watch.since(self._losses)
+        try:
+            reading = watch.read(s)
+        except Invalid as reason:
+            if watch.refused(str(reason)):
+                self.sink.put(clock, Event(f"{watch.instrument.name} invalid", str(reason)))
+        else:
+            for row in rows_of(watch.instrument, reading):
+                self.sink.put(clock, row)
+        self.symmetry = s.symmetry
+        watch.took(time.perf_counter() - start)
+
+    def _snapshot(self) -> Snapshot:
+        clock = self._now()
+        return Snapshot(
+            step=self.step,
+            epoch=clock.epoch,
+            model=self.model,
+            optimizer=self.optimizer,
+            groups=self.groups,
+            problem=self.problem,
+            key=self.key.at(step=self.step),
+            settings=self._settings or self._options(),
+            before=self._before,
+            micro=self._squares,
+            counters={"seconds": clock.seconds, "edges": float(clock.edges)},
+            scores=dict(self._scores),
+            symmetry=self.symmetry,
+        )
+
+    # ---------------------------------------------------------------------------------------- time
+
+    def _charge(self, start: float) -> None:
+        took = time.perf_counter() - start
+        self.budget.spent += took
+        self._inside += took
+
+    def _affords(self, watch: Watch) -> bool:
+        """Whether the budget has the time; if not, when it will have is when the watch is next due."""
+        expected = watch.expected(self.budget)
+        if self.budget.allows(expected):
+            return True
+        watch.wait(self.step + self.budget.steps_until(expected))
+        return False
+
+    def _plan(self) -> None:
+        """How often the budget lets each instrument measure, and when the next one is due."""
+        share, autos = self.budget.share, [w for w in self.watches if w.auto]
+        if share is not None and self.budget.step_seconds:
+            asks = [Asks(w.expected(self.budget), w.auto.weight) for w in autos if w.auto]
+            for watch, steps in zip(autos, intervals(asks, share, self.budget.step_seconds)):
+                watch.every(steps)
+        self._next = min((w.next for w in self.watches), default=NEVER)
+        if self._losses:
+            self._trim()
+
+    def _trim(self) -> None:
+        """Forget losses that all have read."""
+        seen = [w.seen for w in self.watches if Need.LOSSES in w.instrument.needs and not w.off]
+        self._losses = [pair for pair in self._losses if pair[0] > min(seen, default=math.inf)]
+
+    # ----------------------------------------------------------------------------------- the rest
+
+    def _options(self) -> dict[str, dict[str, Any]]:
+        """The optimiser's options in force, by group; those of its first parameter speak for a group."""
+        kind = type(self.optimizer).__name__
+        of = {id(p): g for g in self.optimizer.param_groups for p in g["params"]}
+        found: dict[str, dict[str, Any]] = {}
+        for name, members in self.groups.members.items():
+            options = of.get(id(self.groups.parameters[members[0]]), {})
+            found[name] = {"optimizer": kind, **{k: v for k, v in options.items() if k != "params"}}
+        return found
+
+    def _reads(self, need: Need) -> bool:
+        return any(need in w.instrument.needs for w in self.watches)
+
+    def _now(self) -> Clock:
+        return replace(self._clock(), step=self.step)
+
+    def _own_clock(self) -> Clock:
+        return Clock(0, self.step, self.epoch, self.budget.trained, 0)
+
+
+def rows_of(instrument: Instrument, reading: Reading) -> list[Metric | Line]:
+    """What an instrument says, as rows of a journal."""
+    return [_row(instrument, key, value) for key, value in reading.items()]
+
+
+def _row(
+    instrument: Instrument, key: str | tuple[str, str], value: Number | Estimate | Curve
+) -> Metric | Line:
+    what, group = (key, "all") if isinstance(key, str) else key
+    name = f"{instrument.name}.{what}"
+    if isinstance(value, Curve):
+        return Line(name, group, cast(Any, value.x), cast(Any, value.y))
+    found = value if isinstance(value, Estimate) else Estimate(value)
+    level = instrument.level if len(instrument.levels) > 1 else None
+    number, se, pred = (cast(Any, v) for v in (found.value, found.se, found.pred))
+    return Metric(name, group, number, se, pred, found.n, level)
+
+
+def _check(watches: list[Watch], problem: Problem | None) -> None:
+    names = [w.instrument.name for w in watches]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"two instruments are called '{name}'; give one a name= of its own in a subclass."
+            )
+    for watch in watches:
+        if problem is None and Need.PROBLEM in watch.instrument.needs:
+            raise InputError(
+                f"{type(watch.instrument).__name__} draws batches of its own; give the recorder problem=, "
+                "which says what is trained."
+            )
+
+
+def _is_parallel(model: nn.Module) -> bool:
+    return isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel))
+
+
+def _refuse_capture() -> None:
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        raise InputError(
+            "the optimiser steps inside a CUDA graph that is being captured, where nothing can be read; "
+            "attach the recorder after the capture."
+        )

@@ -1,0 +1,150 @@
+"""Watch: one instrument in a recorder: when it is due, what it costs, why it was refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from graphdyn.budget import Budget
+from graphdyn.estimate import Invalid, Reading
+from graphdyn.instruments.instrument import Instrument, Need
+from graphdyn.schedule import NEVER, At, Auto, Epoch, Schedule, When
+from graphdyn.snapshot import Snapshot
+
+SMOOTH = 0.5  # share of the newest measurement in what the next is expected to take
+
+
+class Watch:
+    """See the module.
+
+    Args:
+        instrument: Serves this watch alone.
+        replay: Steps at which to measure, in place of its schedule.
+
+    Attributes:
+        next: The first step at which it may be due.
+        firings: Steps at which it has measured.
+        off: Why it never measures; empty while it does.
+        seen: Step of the last loss that it has read.
+    """
+
+    def __init__(self, instrument: Instrument, replay: Iterable[int] | None = None):
+        self.instrument = instrument
+        self.schedule: Schedule = instrument.every if replay is None else At(replay)
+        self.next = self.schedule.after(-1)
+        self.firings: list[int] = []
+        self.off, self._told = "", set[str]()
+        self._costs: dict[int, float] = {}
+        self._interval: int | None = None
+        self.seen = -1
+        self._ready = False
+
+    @property
+    def auto(self) -> Auto | None:
+        """The schedule, if the budget decides."""
+        return self.schedule if isinstance(self.schedule, Auto) and not self.off else None
+
+    def wants(self, step: int) -> bool:
+        """Whether it is due at this step; a step that was missed is made up for at the next."""
+        if self.off or step < self.next or (step == 0 and Need.UPDATE in self.instrument.needs):
+            return False
+        return self.schedule.wants(step) if isinstance(self.schedule, When) else True
+
+    def ends(self, epoch: int) -> bool:
+        """Whether it measures at the end of this epoch, which is the epoch-th."""
+        schedule = self.schedule
+        return not self.off and isinstance(schedule, Epoch) and epoch % schedule.epochs == 0
+
+    def fired(self, step: int) -> None:
+        """It measures now."""
+        self.firings.append(step)
+        self.next = self._after(step)
+
+    def wait(self, step: int) -> None:
+        """Not before this step."""
+        self.next = max(self.next, step)
+
+    def every(self, steps: int) -> None:
+        """What the budget says; a cheaper level where that would be too seldom, a better one where often."""
+        auto, instrument = self.auto, self.instrument
+        assert auto is not None
+        if steps > auto.most and instrument.level + 1 < len(instrument.levels):
+            instrument.level += 1
+        self._interval = max(steps, auto.least)
+        last = self.firings[-1] if self.firings else -1
+        self.next = max(self.next, self._after(last)) if last >= 0 else self.next
+
+    def expected(self, budget: Budget) -> float:
+        """Seconds that a measurement should take at the present level."""
+        instrument = self.instrument
+        seen = self._costs.get(instrument.level)
+        shrink = 2.0**-instrument.level
+        return budget.expected(seen, instrument.cost * shrink)
+
+    def took(self, seconds: float) -> None:
+        """What the measurement has taken."""
+        level = self.instrument.level
+        before = self._costs.get(level, seconds)
+        self._costs[level] = before + SMOOTH * (seconds - before)
+
+    def since(self, losses: Sequence[tuple[int, Tensor]]) -> list[tuple[int, Tensor]]:
+        """Losses, by step, that it has not read yet."""
+        new = [pair for pair in losses if pair[0] > self.seen]
+        self.seen = max((step for step, _ in new), default=self.seen)
+        return new
+
+    def read(self, s: Snapshot) -> Reading:
+        """What the instrument says.
+
+        Raises:
+            Invalid: If it has nothing to say now, or ever.
+        """
+        if not self._ready:
+            try:
+                self.instrument.setup(s)
+            except Invalid as reason:
+                self.off, self.next = str(reason), NEVER
+                raise
+            self._ready = True
+        return self.instrument.measure(s)
+
+    def refused(self, reason: str) -> bool:
+        """Whether this reason is new."""
+        new = reason not in self._told
+        self._told.add(reason)
+        return new
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        own = {
+            "next": self.next,
+            "firings": self.firings,
+            "off": self.off,
+            "interval": self._interval,
+        }
+        costs = {str(level): cost for level, cost in self._costs.items()}
+        told, level = sorted(self._told), self.instrument.level
+        more = {
+            "costs": costs,
+            "told": told,
+            "level": level,
+            "ready": self._ready,
+            "seen": self.seen,
+        }
+        return {**own, **more, "instrument": dict(self.instrument.state())}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` gave."""
+        self.next, self.off = state["next"], state["off"]
+        self.firings, self._interval = list(state["firings"]), state["interval"]
+        self._costs = {int(level): cost for level, cost in state["costs"].items()}
+        self._told, self._ready = set(state["told"]), state["ready"]
+        self.seen, self.instrument.level = state["seen"], state["level"]
+        self.instrument.restore(state["instrument"])
+
+    def _after(self, step: int) -> int:
+        if self._interval is not None:
+            return (step // self._interval + 1) * self._interval
+        return self.schedule.after(step)
