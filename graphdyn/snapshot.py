@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,7 @@ from graphdyn.groups import Groups
 from graphdyn.isolate import isolated
 from graphdyn.keys import Key
 from graphdyn.problem import Problem, Trace
-
-if TYPE_CHECKING:
-    from graphdyn.symmetry import Symmetry
+from graphdyn.symmetry import Symmetry, find_symmetry, mode_of
 
 T = TypeVar("T")
 
@@ -60,7 +58,8 @@ class Snapshot:
         losses: (step, loss of its batch, no dimension) in the order of training, step k being the one that
             took k steps to k + 1. At least those since the last measurement of whoever looks; it skips older ones.
         scores: The latest value of what the loop logs, by name (``valid``).
-        symmetry: What :class:`graphdyn.SymmetryMap` has found of the model; ``None``: not asked yet.
+        symmetry: What :meth:`find_symmetry` has found of the model; ``None``: not asked yet. Whoever makes
+            snapshots hands it on from one to the next.
     """
 
     step: int
@@ -173,6 +172,16 @@ class Snapshot:
             Invalid: Always; curvature has its place here, and is not there yet.
         """
         raise Invalid(f"curvature ({on}, {v.numel()} numbers) is not measured by this version.")
+
+    def find_symmetry(self) -> Symmetry:
+        """What leaves the loss as it is; looked for once, and anew when norms or parameters are (un)frozen.
+
+        Raises:
+            Invalid: If nobody said what is trained, or the problem has no small data to look on.
+        """
+        if self.symmetry is None or self.symmetry.mode != mode_of(self.model):
+            self.symmetry = find_symmetry(self.model, self.given().toy)
+        return self.symmetry
 
     def isolated(self):
         """See :func:`graphdyn.isolate.isolated`."""
