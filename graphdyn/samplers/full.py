@@ -10,6 +10,7 @@ from torch import Tensor
 from graphdyn.batch import Block, Plan
 from graphdyn.keys import Key
 from graphdyn.samplers.sampler import Plans, Sampler, Task, training_nodes
+from graphdyn.samplers.seeds import Simple
 from graphdyn.samplers.structure import Structure
 
 
@@ -40,6 +41,11 @@ class FullPlans(Plans):
         self.block = Block(structure.adjacency)
         self.nodes = nodes
         self.weight = torch.full((nodes.numel(),), 1.0 / nodes.numel(), device=nodes.device)
+
+    @property
+    def simple(self) -> Simple:
+        """See :attr:`Plans.simple`."""
+        return Simple(self.nodes.numel(), disjoint=False)
 
     def plan(self, key: Key) -> Plan:
         """See :meth:`Plans.plan`."""

@@ -56,6 +56,11 @@ class PresampledPlans(AroundPlans):
         self.structure, self.on = base.structure, False
         self._draw = Uniform(many).bind(base.seeds.pool)
 
+    @property
+    def simple(self) -> None:
+        """Not simple: whoever chooses among the seeds gives them weights."""
+        return None
+
     def plan(self, key: Key) -> Plan:
         """See :meth:`Plans.plan`; a presample draws neighbours of its own, not those of the step."""
         if not self.on:

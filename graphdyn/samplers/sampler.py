@@ -21,7 +21,7 @@ from graphdyn.graph import Graph, Propagation
 from graphdyn.kernels.draw import Draw, relabel, take_source, weigh, weigh_rows
 from graphdyn.keys import Key
 from graphdyn.parallel import World
-from graphdyn.samplers.seeds import SeedDraw, Seeds
+from graphdyn.samplers.seeds import SeedDraw, Seeds, Simple
 from graphdyn.samplers.structure import Structure
 from graphdyn.sparse import CSC, Sparse
 
@@ -128,6 +128,11 @@ class Plans(ABC):
         return None
 
     @property
+    def simple(self) -> Simple | None:
+        """How seeds are drawn, where they are a uniform sample with equal weights; ``None``: they are not."""
+        return None if self.base is None else self.base.simple
+
+    @property
     def features(self) -> Tensor | None:
         """(N, F) what batches read in place of the features of the graph; ``None``: these."""
         return None if self.base is None else self.base.features
@@ -183,6 +188,11 @@ class LayeredPlans(Plans):
     def num_batches(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Steps in an epoch."""
         return self.seeds.num_batches
+
+    @property
+    def simple(self) -> Simple | None:
+        """See :attr:`Plans.simple`."""
+        return self.seeds.simple
 
     @abstractmethod
     def draw(self, dst: Tensor, hop: int, key: Key) -> Draw:

@@ -31,6 +31,18 @@ class Seeds(NamedTuple):
     prob: Tensor
 
 
+class Simple(NamedTuple):
+    """Seeds of a step are a uniform sample without replacement, each with the weight 1 / B.
+
+    Attributes:
+        size: B; where sizes differ, their harmonic mean, so that ``1 / size`` is the mean of 1 / B.
+        disjoint: Steps of an epoch share no seed. Otherwise every step is drawn by itself.
+    """
+
+    size: float
+    disjoint: bool
+
+
 class SeedPolicy(ABC):
     """How seeds are drawn; a frozen dataclass of plain values."""
 
@@ -55,12 +67,14 @@ class SeedDraw(ABC):
         prob: (T,) float32 probability that each is a seed of a step (mean over an epoch's steps).
         num_batches: Steps in an epoch.
         live: Draws depend on what training has written by then, see :class:`graphdyn.samplers.Plans`.
+        simple: See :class:`Simple`; ``None``: seeds are drawn or weighted otherwise.
     """
 
     pool: Tensor
     prob: Tensor
     num_batches: int
     live: bool = False
+    simple: Simple | None = None
 
     @abstractmethod
     def draw(self, key: Key) -> Seeds:
@@ -90,6 +104,9 @@ class _Shuffled(SeedDraw):
     def __init__(self, pool: Tensor, num_batches: int):
         self.pool, self.num_batches = pool, num_batches
         self.prob = fill(pool, 1 / num_batches)
+        low, more = divmod(pool.numel(), num_batches)
+        inverse = (num_batches - more) / low + more / (low + 1)
+        self.simple = Simple(num_batches / inverse, disjoint=True)
         self._order: tuple[Key, Tensor] | None = None
 
     def draw(self, key: Key) -> Seeds:
@@ -132,6 +149,7 @@ class _Uniform(SeedDraw):
         self.pool, self.size = pool, size
         self.num_batches = steps_to_cover(pool, size)
         self.prob = fill(pool, size / pool.numel())
+        self.simple = Simple(size, disjoint=False)
 
     def draw(self, key: Key) -> Seeds:
         # The nodes of the B smallest hashes: linear in T, where a whole permutation would sort.

@@ -21,7 +21,7 @@ from graphdyn.kernels.ppr import ppr
 from graphdyn.keys import Key
 from graphdyn.samplers.induce import induce
 from graphdyn.samplers.sampler import Plans, Sampler, Task, training_nodes
-from graphdyn.samplers.seeds import SeedDraw, Shuffle
+from graphdyn.samplers.seeds import SeedDraw, Shuffle, Simple
 from graphdyn.samplers.shares import bind_share
 from graphdyn.samplers.structure import Structure
 from graphdyn.sparse import CSC, Sparse
@@ -87,6 +87,11 @@ class ShadowPlans(Plans):
     def __init__(self, sampler: Shadow, structure: Structure, seeds: SeedDraw):
         self.sampler, self.structure, self.seeds = sampler, structure, seeds
         self.num_batches = seeds.num_batches
+
+    @property
+    def simple(self) -> Simple | None:
+        """See :attr:`Plans.simple`."""
+        return self.seeds.simple
 
     def scope(self, roots: Tensor, key: Key) -> Ego:
         """The nodes of the ego graphs of (B,) roots, each root first; ``key`` is that of the epoch."""

@@ -61,6 +61,8 @@ class _Share(SeedDraw):
     def __init__(self, whole: SeedDraw, world: World):
         self.whole, self.world = whole, world
         self.pool, self.num_batches, self.live = whole.pool, whole.num_batches, whole.live
+        if whole.simple is not None:
+            self.simple = whole.simple._replace(size=whole.simple.size / world.size)
 
     @property
     def prob(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
