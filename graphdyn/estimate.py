@@ -44,5 +44,6 @@ class Invalid(GraphdynError):
     """Why a number does not exist here: one sentence, which the record keeps in its place."""
 
 
-# By what is measured, or by (what, group of parameters, layer or class of nodes).
-Reading: TypeAlias = Mapping[str | tuple[str, str], Number | Estimate | Curve]
+# By what is measured, or by (what, group of parameters, layer or class of nodes); one of several numbers may be
+# missing, with its reason in its place.
+Reading: TypeAlias = Mapping[str | tuple[str, str], Number | Estimate | Curve | Invalid]

@@ -92,7 +92,7 @@ class Recorder:
         _check(self.watches, problem)
         self.sink = FolderSink(to) if isinstance(to, (str, Path)) else (to or Sink())
         self.symmetry: Any = None
-        self._clock = clock or self._own_clock
+        self._clock, self._own = clock or self._own_clock, clock is None
         self._scores: dict[str, float] = {}
         self._losses: list[tuple[int, Tensor]] = []
         self._turn: list[Watch] = []
@@ -176,9 +176,11 @@ class Recorder:
 
     def settle(self) -> None:
         """Measure what is due; for loops with ``deferred``."""
+        if not self._own:
+            self.budget.trained, self.budget.steps = self._clock().seconds, self.step
         if not self._started:
             self._begin()
-        elif self._turn:
+        elif self.step >= self._next:
             start = time.perf_counter()
             self._measure()
             self._charge(start)
@@ -255,7 +257,7 @@ class Recorder:
 
     def _post(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         now = time.perf_counter()
-        if self._last is not None:
+        if self._last is not None and self._own:
             self.budget.train(now - self._last - self._inside)
         self._inside = 0.0
         self.step += 1
@@ -290,14 +292,17 @@ class Recorder:
         clock, start = self._now(), time.perf_counter()
         if Need.LOSSES in watch.instrument.needs:
             s.losses = watch.since(self._losses)
+        reading: Reading
         try:
             reading = watch.read(s)
         except Invalid as reason:
-            if watch.refused(str(reason)):
-                self.sink.put(clock, Event(f"{watch.instrument.name} invalid", str(reason)))
-        else:
-            for row in rows_of(watch.instrument, reading):
-                self.sink.put(clock, row)
+            reading = {"": reason}
+        for row in rows_of(watch.instrument, reading):
+            self.sink.put(clock, row)
+        for what, reason in gaps_of(reading).items():
+            name = f"{watch.instrument.name}.{what}" if what else watch.instrument.name
+            if watch.refused(f"{name}: {reason}"):
+                self.sink.put(clock, Event(f"{name} invalid", reason))
         self.symmetry = s.symmetry
         watch.took(time.perf_counter() - start)
 
@@ -374,7 +379,14 @@ class Recorder:
 
 def rows_of(instrument: Instrument, reading: Reading) -> list[Metric | Line]:
     """What an instrument says, as rows of a journal."""
-    return [_row(instrument, key, value) for key, value in reading.items()]
+    numbers = {k: v for k, v in reading.items() if not isinstance(v, Invalid)}
+    return [_row(instrument, key, value) for key, value in numbers.items()]
+
+
+def gaps_of(reading: Reading) -> dict[str, str]:
+    """Why numbers are missing, by what was to be measured."""
+    gaps = {key: str(v) for key, v in reading.items() if isinstance(v, Invalid)}
+    return {key if isinstance(key, str) else key[0]: reason for key, reason in gaps.items()}
 
 
 def _row(

@@ -137,10 +137,17 @@ class Snapshot:
         """
         return self._once("full", self._full)
 
-    def gradients(self, batch: Any, *, exact: bool = False) -> Tensor:
-        """(P,) of one batch: what the optimiser would see, or the derivative of the loss of an exact one."""
+    def gradients(self, batch: Any, *, exact: bool = False, key: Key | None = None) -> Tensor:
+        """(P,) of one batch: what the optimiser would see, or the derivative of the loss of an exact one.
+
+        Args:
+            batch: Of the problem.
+            exact: Which of the two.
+            key: Of what a model draws from global generators (``nn.Dropout``); by default this moment's, so
+                that two calls draw alike.
+        """
         problem = self.given()
-        with self.isolated():
+        with isolated(self.model, self.key if key is None else key):
             take = problem.gradient if exact else problem.step_gradient
             return self.groups.flat(take(self.model, batch))
 
@@ -193,9 +200,9 @@ class Snapshot:
             key = self.key.fold("probe", i)
             batch = self.batch(i)
             others = [problem.redraw(batch, key.fold("again", j)) for j in range(1, k)]
-            rows += [self.gradients(b) for b in (batch, *others)]
+            rows += [self.gradients(b, key=key) for b in (batch, *others)]
             if exact:
-                truth.append(self.gradients(problem.exact(batch), exact=True))
+                truth.append(self.gradients(problem.exact(batch), exact=True, key=key))
             batches.append(batch)
         grads = torch.stack(rows).view(m, k, -1)
         return Probe(grads, torch.stack(truth) if exact else None, batches)
