@@ -37,7 +37,7 @@ from graphdyn.loss import node_loss, node_losses
 from graphdyn.memories.looking import looking
 from graphdyn.memories.memory import Memory
 from graphdyn.precision import autocast
-from graphdyn.samplers import Neighbor, Plans, Seeds
+from graphdyn.samplers import Neighbor, Plans, Seeds, Simple
 from graphdyn.step import NOTHING, gradient_of_step
 
 
@@ -83,12 +83,15 @@ class Problem(ABC):
         batch_size: Mean number of targets a step, b.
         graph: The graph; ``None`` for problems without one.
         num_hops: Message-passing layers of the model.
+        simple: How targets are drawn, where they are a uniform sample with equal weights, see
+            :class:`graphdyn.samplers.Simple`; ``None``: otherwise, or nobody said.
     """
 
     num_targets: int
     batch_size: float
     graph: Graph | None = None
     num_hops: int = 0
+    simple: Simple | None = None
 
     @abstractmethod
     def draw(self, key: Key) -> Any:
@@ -186,6 +189,7 @@ class FunctionProblem(Problem):
         exact: batch -> the same targets, exact.
         full: () -> batches that cover all targets once, weighted so that their losses sum to the whole.
         layers: Names of the modules whose outputs are the states of the model; by default PyG's layers.
+        simple: See :class:`Problem`; noise of one target is measured where it is given.
     """
 
     def __init__(
@@ -198,9 +202,10 @@ class FunctionProblem(Problem):
         exact: Callable[[Any], Any] | None = None,
         full: Callable[[], Iterator[Any]] | None = None,
         layers: Sequence[str] | None = None,
+        simple: Simple | None = None,
     ):
         self._loss, self._draw, self._exact, self._full = loss, draw, exact, full
-        self.layers = layers
+        self.layers, self.simple = layers, simple
         self.num_targets, self.batch_size = num_targets, batch_size
 
     def draw(self, key: Key) -> Any:
@@ -264,8 +269,8 @@ class NodeProblem(Problem):
         )
         assert graph.split is not None
         self.pool = graph.split.train
-        self.num_targets = self.pool.numel()
-        self.batch_size = self.num_targets / plans.num_batches
+        self.num_targets, self.simple = self.pool.numel(), plans.simple
+        self.batch_size = mean_size(plans, self.num_targets)
 
     def draw(self, key: Key) -> Batch:
         """See :meth:`Problem.draw`: a random step of the first epoch of a run of its own."""
@@ -347,7 +352,7 @@ class NodeProblem(Problem):
     def toy(self, key: Key) -> Callable[[nn.Module], Tensor]:
         """See :meth:`Problem.toy`; a random graph of 24 nodes, half of them targets."""
         assert self.graph is not None
-        graph = _toy_graph(self.graph, key)
+        graph = toy_graph(self.graph, key)
         nodes = key.fold("targets").permutation(graph.num_nodes)[: graph.num_nodes // 2]
         batch = replace(full_batch(graph, self.propagation, nodes=nodes, key=key), dropout=False)
         return lambda model: self._loss(model(batch, hidden=False).logits, batch)
@@ -364,6 +369,14 @@ class NodeProblem(Problem):
         return gather(plan, self.graph.x, self.graph.y)
 
 
+def mean_size(plans: Plans, num_targets: int) -> float:
+    """Mean number of targets a step, where an epoch sees each of them once on average."""
+    simple = plans.simple
+    if simple is None or simple.disjoint:
+        return num_targets / plans.num_batches
+    return simple.size
+
+
 def seen(sight: Sight) -> dict[str, Any]:
     """What a look at a model's layers says of a trace; rows have no ids."""
     states = {name: call.output for name, call in sight.calls.items()}
@@ -377,7 +390,7 @@ def _dst(batch: Batch, hop: int) -> Tensor | None:
     return None if block.node_id is None else block.dst_id
 
 
-def _toy_graph(like: Graph, key: Key, num_nodes: int = 24) -> Graph:
+def toy_graph(like: Graph, key: Key, num_nodes: int = 24) -> Graph:
     """About three random edges a node, normal features, random labels; widths as in the graph given."""
     rng = key.fold("toy").generator()
     edges = torch.randint(num_nodes, (2, 3 * num_nodes), generator=rng)

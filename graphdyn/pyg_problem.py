@@ -1,0 +1,269 @@
+"""PygProblem: an unmodified PyTorch Geometric model under any sampler, for instruments.
+
+Valid for models whose result is a function of features, edges and weights; what a layer does on sampled
+edges is its own affair, see :mod:`graphdyn.pyg_loader`. Shapes: N nodes of a batch, b targets, C classes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from graphdyn.batch import Batch, Plan, full_batch
+from graphdyn.errors import InputError
+from graphdyn.estimate import Invalid
+from graphdyn.isolate import seeded
+from graphdyn.kernels import dropout
+from graphdyn.keys import Key
+from graphdyn.layers import Sight, batch_norms, layers_of
+from graphdyn.loader import gather, source
+from graphdyn.loss import label_losses
+from graphdyn.problem import Problem, Trace, seen, toy_graph
+from graphdyn.pyg import to_data
+from graphdyn.pyg_loader import PygLoader
+from graphdyn.samplers import Neighbor, Seeds
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+Call = Callable[[nn.Module, Any], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class PygBatch:
+    """What a model gets, and where it comes from.
+
+    Attributes:
+        data: As :class:`graphdyn.PygLoader` yields it; seeds come first.
+        seeds: (b,) global ids.
+        key: Of dropout masks.
+        drawn: Of the plan.
+    """
+
+    data: Data
+    seeds: Tensor
+    key: Key
+    drawn: Key
+
+
+class PygProblem(Problem):
+    """A PyG model as it is, on the batches of a :class:`graphdyn.PygLoader`.
+
+    Dropout of rows of nodes (``torch.nn.functional.dropout``, and the module) is keyed by node and by how many
+    dropouts came before in the pass, so that a node has the same mask in a batch, in the batch drawn again
+    and in the whole graph; other randomness inside a model is seeded by the batch's key.
+
+    Args:
+        model: Gives the default of ``call``.
+        loader: As in training; its epoch is not touched.
+        call: (model, data) -> (>= b, C), seeds first; by default ``model(data.x, data.edge_index,
+            data.edge_weight)``, without weights where the model takes none.
+        loss: (logits (b, C), labels (b,)) -> (b,) losses, which the seeds' weights sum up.
+        layers: Names of the modules whose outputs are the states; by default PyG's layers.
+        chunk: Targets of one piece of :meth:`full`, for graphs that do not fit; exact batches are then
+            targets with all that they can hear, which is exact for layers that neither normalise nor
+            average on their own. ``None``: exact means the whole graph, whatever the layers are.
+
+    Raises:
+        InputError: If the model's arguments are not understood; give ``call``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: PygLoader,
+        *,
+        call: Call | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] = label_losses,
+        layers: Sequence[str] | None = None,
+        chunk: int | None = None,
+    ):
+        self.loader, self.graph, self.plans = loader, loader.graph, loader.plans
+        self.num_hops, self.num_targets = loader.num_layers, loader.pool.numel()
+        self.batch_size = self.num_targets / self.plans.num_batches
+        self.call = _default_call(model, loader.adjs) if call is None else call
+        self._losses, self.layers, self.chunk = loss, layers, chunk
+        ego = Neighbor(fanouts=(-1,), batch_size=1, reuse=True)
+        self._ego: Any = ego.prepare(self.graph, loader.propagation, self.num_hops)
+
+    def draw(self, key: Key) -> PygBatch:
+        """See :meth:`Problem.draw`: a random step of the first epoch of a run of its own."""
+        first = torch.zeros(1, dtype=torch.int64)
+        step = int(key.fold("step").integers(first, self.plans.num_batches))
+        return self._drawn(self.plans.plan(key.at(epoch=0, step=step)))
+
+    def redraw(self, batch: PygBatch, key: Key) -> PygBatch:
+        """See :meth:`Problem.redraw`; dropout masks stay those of the batch."""
+        plan = self.plans.redraw(batch.drawn, key)
+        if plan is None:
+            name = type(self.plans).__name__
+            raise Invalid(f"{name} draw targets and neighbours together, not one given the other.")
+        return replace(self._drawn(plan), key=batch.key)
+
+    def exact(self, batch: PygBatch) -> PygBatch:
+        """See :meth:`Problem.exact`; dropout masks stay those of the batch."""
+        weight = batch.data.seed_weight
+        if self.chunk is None:
+            return self._all(batch.seeds, weight, batch.key)
+        return self._reached(batch.seeds, weight, batch.key)
+
+    def whole(self, batch: PygBatch) -> PygBatch:
+        """See :meth:`Problem.whole`."""
+        if self.chunk is not None:
+            raise Invalid("the graph is taken in pieces, so that it is never there as a whole.")
+        return self._all(batch.seeds, batch.data.seed_weight, batch.key)
+
+    def full(self, key: Key) -> Iterator[PygBatch]:
+        """See :meth:`Problem.full`."""
+        pool = self.loader.pool
+        if self.chunk is None:
+            yield self._all(pool, _equal(pool, self.num_targets), key)
+            return
+        for nodes in pool.split(self.chunk):
+            yield self._reached(nodes, _equal(nodes, self.num_targets), key)
+
+    def targets(self, batch: PygBatch) -> tuple[Tensor, Tensor]:
+        """See :meth:`Problem.targets`."""
+        return batch.seeds, batch.data.seed_weight
+
+    def loss(self, model: nn.Module, batch: PygBatch) -> Tensor:
+        """See :meth:`Problem.loss`."""
+        with self._keyed(model, batch):
+            return self._weighted(*self._answer(model, batch.data), batch.data)
+
+    def trace(self, model: nn.Module, batch: PygBatch) -> Trace:
+        """See :meth:`Problem.trace`."""
+        data = batch.data
+        with (
+            self._keyed(model, batch),
+            Sight(layers_of(model, self.layers), batch_norms(model)) as sight,
+        ):
+            logits, losses = self._answer(model, data)
+            loss = self._weighted(logits, losses, data)
+        found = seen(sight)
+        nodes = {n: data.n_id[:k] for n, k in self._heard(data, found["states"]).items()}
+        return Trace(loss, losses, logits, targets=batch.seeds, **{**found, "nodes": nodes})
+
+    def toy(self, key: Key) -> Callable[[nn.Module], Tensor]:
+        """See :meth:`Problem.toy`; a random graph of 24 nodes, half of them targets."""
+        graph = toy_graph(self.loader.graph, key)
+        nodes = key.fold("targets").permutation(graph.num_nodes)[: graph.num_nodes // 2]
+        batch = full_batch(graph, self.loader.propagation, nodes=nodes, key=key)
+        data = to_data(batch, graph, num_layers=self.num_hops, adjs=self.loader.adjs)
+
+        def loss(model: nn.Module) -> Tensor:
+            with KeyedDropout(None, data.n_id):
+                return self._weighted(*self._answer(model, data), data)
+
+        return loss
+
+    def _answer(self, model: nn.Module, data: Any) -> tuple[Tensor, Tensor]:
+        """(b, C) logits and (b,) losses."""
+        logits = self.call(model, data)[: data.batch_size]
+        return logits, self._losses(logits, data.y[: data.batch_size])
+
+    def _weighted(self, logits: Tensor, losses: Tensor, data: Data) -> Tensor:
+        return (data.seed_weight.to(losses.dtype) * losses).sum()
+
+    def _keyed(self, model: nn.Module, batch: PygBatch) -> ExitStack:
+        stack = ExitStack()
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        stack.enter_context(seeded(device, batch.key))
+        stack.enter_context(KeyedDropout(batch.key, batch.data.n_id))
+        return stack
+
+    def _heard(self, data: Data, states: dict[str, Tensor]) -> dict[str, int]:
+        """How many rows of each state some target can hear: nodes stand in the order of their hops."""
+        rows = {name: min(h.shape[0], data.n_id.numel()) for name, h in states.items()}
+        if len(states) != self.num_hops:
+            return rows
+        if "adjs" in data:
+            return {n: adj.size[1] for n, adj in zip(states, data.adjs)}
+        hops = data.num_sampled_nodes
+        return {n: min(rows[n], sum(hops[: self.num_hops - k])) for k, n in enumerate(states)}
+
+    def _drawn(self, plan: Plan) -> PygBatch:
+        assert self.loader.graph.y is not None
+        return self._made(
+            gather(plan, source(self.plans, self.loader.graph), self.loader.graph.y), plan.seeds
+        )
+
+    def _all(self, nodes: Tensor, weight: Tensor, key: Key) -> PygBatch:
+        batch = full_batch(self.loader.graph, self.loader.propagation, nodes=nodes, key=key)
+        return self._made(replace(batch, seed_weight=weight), nodes)
+
+    def _reached(self, nodes: Tensor, weight: Tensor, key: Key) -> PygBatch:
+        assert self.loader.graph.x is not None
+        assert self.loader.graph.y is not None
+        plan = self._ego.plan_for(Seeds(nodes, weight, torch.ones_like(weight)), key)
+        return self._made(gather(plan, self.loader.graph.x, self.loader.graph.y), nodes)
+
+    def _made(self, batch: Batch, seeds: Tensor) -> PygBatch:
+        return PygBatch(self.loader.data(batch), seeds, batch.key, batch.key)
+
+
+class KeyedDropout(TorchFunctionMode):
+    """As a context: dropout of rows of nodes is a function of key, node and place in the pass.
+
+    Args:
+        key: ``None``: nothing is dropped at all.
+        ids: (N,) global ids of a batch's nodes; fewer rows are the first of them.
+    """
+
+    def __init__(self, key: Key | None, ids: Tensor):
+        super().__init__()
+        self.key, self.ids, self.count = key, ids, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Torch's protocol: every function that takes tensors passes here."""
+        if func is not nn.functional.dropout:
+            return func(*args, **(kwargs or {}))
+        x, p, training = _dropped(*args, **(kwargs or {}))
+        if self.key is None or not training or p == 0:
+            return x
+        if p >= 1 or x.ndim < 2 or x.shape[0] > self.ids.numel():
+            return func(*args, **(kwargs or {}))
+        self.count += 1
+        return dropout(x, p, self.key.fold("dropout", self.count).bits, self.ids[: x.shape[0]])
+
+
+def _dropped(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> tuple[Tensor, float, bool]:
+    del inplace
+    return input, p, training
+
+
+def _equal(nodes: Tensor, total: int) -> Tensor:
+    return torch.full((nodes.numel(),), 1.0 / total, device=nodes.device)
+
+
+def _default_call(model: nn.Module, adjs: bool) -> Call:
+    """How PyG's own models are called."""
+    names = [*inspect.signature(model.forward).parameters]
+    if adjs or "edge_index" not in names:
+        what = "layers one by one" if adjs else f"arguments {', '.join(names)}"
+        raise InputError(
+            f"{type(model).__name__} is called with {what}; say how with call=lambda model, data: ..."
+        )
+    if "edge_weight" in names and getattr(model, "supports_edge_weight", True):
+        return _with_weight
+    return _without_weight
+
+
+def _with_weight(model: nn.Module, data: Data) -> Tensor:
+    weight = data.edge_weight
+    assert data.x is not None
+    assert weight is not None
+    return model(data.x, data.edge_index, edge_weight=weight.to(data.x.dtype))
+
+
+def _without_weight(model: nn.Module, data: Data) -> Tensor:
+    return model(data.x, data.edge_index)
