@@ -27,7 +27,7 @@ from graphdyn.samplers.saint_edge import SaintEdge
 from graphdyn.samplers.saint_node import SaintNode
 from graphdyn.samplers.saint_walk import SaintWalk
 from graphdyn.samplers.sampler import Plans, Sampler
-from graphdyn.samplers.seeds import SeedPolicy, Seeds, Shuffle, Uniform
+from graphdyn.samplers.seeds import SeedPolicy, Seeds, Shuffle, Simple, Uniform
 from graphdyn.samplers.shadow import Shadow
 from graphdyn.samplers.weighted import WeightedNeighbor
 
@@ -57,6 +57,7 @@ __all__ = [
     "Seeds",
     "Shadow",
     "Shuffle",
+    "Simple",
     "Uniform",
     "WeightedNeighbor",
     "build",
