@@ -164,16 +164,22 @@ class HistoryMemory(Memory):
 
     def recall(self, batch: Batch, *, count: bool = True) -> Batch:
         """The batch with what the tables hold; whether the ages of these rows count in the report."""
+        # A block of all hops is read again and again where skips add every state below: pulled once.
+        read: dict[tuple[int, int], Tensor] = {}
         hops = range(self.model.num_hops)
-        blocks = tuple(self._pulled(batch.block(h), h, batch.key.step, count) for h in hops)
+        blocks = tuple(self._pulled(batch.block(h), h, batch.key.step, count, read) for h in hops)
         return replace(batch, blocks=blocks or batch.blocks)  # a model without hops keeps its rows
 
-    def _pulled(self, block: Block, hop: int, step: int, count: bool) -> Block:
+    def _pulled(
+        self, block: Block, hop: int, step: int, count: bool, read: dict[tuple[int, int], Tensor]
+    ) -> Block:
         if block.border is None:
             return block
-        ids = block.border_id
-        recalls = self.model.recalls(hop)
-        states = tuple(self.tables.pull(before, ids) for before in recalls)
+        ids, recalls = block.border_id, self.model.recalls(hop)
+        for before in recalls:
+            if (id(block), before) not in read:
+                read[id(block), before] = self.tables.pull(before, ids)
+        states = tuple(read[id(block), before] for before in recalls)
         if count:
             self.ages.add(self.tables.age(recalls[-1], ids, step))
         return replace(block, border=replace(block.border, states=states))

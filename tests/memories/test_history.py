@@ -277,6 +277,27 @@ def test_tables_read_where_they_are_kept():
         assert all(map(torch.equal, a.border.states, b.border.states))
 
 
+@pytest.mark.parametrize(("sampler", "pulls"), [(CLUSTER, [0, 1, 2, 3]), (SEEDS, None)])
+def test_rows_that_skips_read_in_every_layer_are_pulled_once(monkeypatch, sampler, pulls):
+    """Where a block serves all hops; borders of blocks of their own are others."""
+    graph, model = cases.tiny("undirected"), small("gcn", skip="identity", layers=5)
+    memory, plans = bound(graph, model, sampler)
+    seen, pull = [], type(memory.tables).pull
+
+    def count(self, hop, ids):
+        seen.append(hop)
+        return pull(self, hop, ids)
+
+    monkeypatch.setattr(type(memory.tables), "pull", count)
+    batch = memory.pull(next(batches(plans, graph)))
+    assert sorted(seen) == (pulls or sorted(h for hop in range(1, 5) for h in range(hop)))
+    for hop in range(1, 5):
+        border = batch.block(hop).border
+        for before, state in zip(range(hop), border.states, strict=True):
+            expected = memory.tables.rows[before][batch.block(hop).border_id]
+            assert torch.equal(state, expected)
+
+
 def test_the_model_s_mode_and_gradients_are_left_alone():
     graph, model = cases.tiny(), small("gcn", norm="batch")
     model.convs[0].eval()
