@@ -48,3 +48,33 @@ def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under ``prefix/``, without it."""
     start = len(prefix) + 1
     return {k[start:]: v for k, v in tensors.items() if k.startswith(f"{prefix}/")}
+
+
+def pack(tree: Any) -> tuple[dict[str, Tensor], Any]:
+    """Split nested dictionaries and lists into tensors and JSON.
+
+    Returns:
+        Tensors by their place, and the rest with ``{"tensor": place}`` where each of them stood.
+    """
+    tensors: dict[str, Tensor] = {}
+    return tensors, _packed(tree, "", tensors)
+
+
+def unpack(tensors: dict[str, Tensor], plain: Any) -> Any:
+    """What :func:`pack` has split; tuples come back as lists."""
+    if isinstance(plain, dict):
+        if plain.keys() == {"tensor"}:
+            return tensors[plain["tensor"]]
+        return {name: unpack(tensors, value) for name, value in plain.items()}
+    return [unpack(tensors, value) for value in plain] if isinstance(plain, list) else plain
+
+
+def _packed(tree: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(tree, Tensor):
+        tensors[place] = tree
+        return {"tensor": place}
+    if isinstance(tree, dict):
+        return {str(n): _packed(v, f"{place}.{n}", tensors) for n, v in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_packed(v, f"{place}.{i}", tensors) for i, v in enumerate(tree)]
+    return tree

@@ -97,6 +97,14 @@ class Config:
     schedule_options: dict[str, bool | int | float | str] = field(default_factory=dict)
     """Its arguments, for example: T_max 200."""
 
+    instruments: str | None = None
+    """What to measure while training: light, standard, sampler, or names of instruments joined by +
+    (docs/instruments.md). Measuring never changes training."""
+    budget: float | None = None
+    """Share of training time that instruments may take, for example 0.05; None: they measure as scheduled."""
+    measure_every: int | None = None
+    """Steps between two measurements of instruments that leave it open; None: as the budget allows."""
+
     epochs: int = 200
     """Most epochs a seed."""
     patience: int | None = None
@@ -195,7 +203,7 @@ class Config:
 
 
 _AT_LEAST_ONE = ("hidden", "layers", "epochs", "evaluate_every", "seeds", "prefetch")
-_AT_LEAST_ONE_IF_GIVEN = ("batch_size", "evaluate_chunk", "patience", "threads")
+_AT_LEAST_ONE_IF_GIVEN = ("batch_size", "measure_every", "evaluate_chunk", "patience", "threads")
 _PROBABILITIES = ("dropout", "input_dropout", "edge_dropout")
 _CHOICES = {
     "features": ("raw", "row"),
@@ -228,6 +236,10 @@ def _check(config: Config) -> None:
             raise unknown(name, getattr(config, name), known)
     if not config.lr > 0 or config.lr == float("inf"):
         raise InputError(f"lr is {config.lr}; it must be positive and finite.")
+    if config.budget is not None and not 0 < config.budget <= 1:
+        raise InputError(
+            f"budget is {config.budget}; it must lie in (0, 1]: a share of training time."
+        )
     if not 0 <= config.first_seed < 2**31:
         raise InputError(f"first_seed is {config.first_seed}; it must lie in 0..2^31 - 1.")
     if config.workers < 0:

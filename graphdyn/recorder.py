@@ -149,18 +149,18 @@ class Recorder:
             loss: Training loss of the last step; nobody waits for it.
             **scores: Latest evaluations by name, for example ``valid=0.71``.
         """
-        self.note(loss=loss, **scores)
+        self.note(loss, scores)
         clock = self._now()
         if loss is not None:
             self.sink.put(clock, Metric("loss", "step", cast(float, loss.detach())))
         for name, value in scores.items():
             self.sink.put(clock, Metric(name, "all", value))
 
-    def note(self, *, loss: Tensor | None = None, **scores: float) -> None:
+    def note(self, loss: Tensor | None = None, scores: Mapping[str, float] | None = None) -> None:
         """As :meth:`log`, for loops that record these numbers themselves."""
         if loss is not None and self._reads(Need.LOSSES):
             self._losses.append((self.step - 1, loss.detach()))
-        self._scores.update(scores)
+        self._scores.update(scores or {})
 
     def mark(self, event: str, text: str = "") -> None:
         """Record that something happened."""

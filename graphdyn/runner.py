@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from graphdyn.assembly import describe, names_of
 from graphdyn.config import Config
 from graphdyn.data import load, resplit, row_normalize
 from graphdyn.errors import InputError, RecordError
@@ -24,10 +25,10 @@ from graphdyn.machine import (
     versions,
 )
 from graphdyn.parallel import World
-from graphdyn.presets import Method, named, split
 from graphdyn.progress import Silent, progress
 from graphdyn.record import Record
-from graphdyn.seed import LEDGER, Seed
+from graphdyn.seed import Seed
+from graphdyn.seed_state import LEDGER
 from graphdyn.shared_record import open_record
 
 
@@ -56,10 +57,8 @@ def _run(config: Config, world: World) -> dict[str, Any]:
         device = pick_device(config.device, world)
         if device.type == "cuda" and not world.alone:
             torch.cuda.set_device(device)
-    if (
-        named(config.preset, config.sampler, config.memory).sampler != "full"
-    ):  # a full batch is allocated once, and would only raise its peak
-        reuse_memory()
+    if names_of(config).sampler != "full":
+        reuse_memory()  # a full batch is allocated once, and would only raise its peak
     with settings(config.threads, config.deterministic):
         with world.agreed():
             job = Job(config, device, world)  # before the folder exists: bad input leaves nothing
@@ -143,6 +142,7 @@ class Job:
             **{name: [r[name] for r in results] for name in ("epochs", "steps", "edges", "nodes")},
             "parameters": results[0]["parameters"],
             "seconds": ledger,
+            **({"instruments": [r["instruments"] for r in results]} if config.instruments else {}),
             "peak_memory_bytes": peak_memory(self.device),
             "device": device_name(self.device),
             "versions": versions(),
@@ -165,24 +165,6 @@ def check_ranks(document: dict[str, Any], world: World, record: Record) -> None:
                 "as then, or choose another --out."
             )
         )
-
-
-def describe(config: Config, method: Method) -> dict[str, Any]:
-    """What a summary says of a method: names, and every option in force."""
-    names = named(config.preset, config.sampler, config.memory)
-    memories = zip(split(names.memory), method.memories)
-    return {
-        "preset": config.preset,
-        "sampler": names.sampler,
-        "sampler_options": _plain(vars(method.sampler)),
-        "memory": names.memory,
-        "memory_options": {name: _plain(vars(recipe)) for name, recipe in memories},
-    }
-
-
-def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's fields as JSON has them."""
-    return {n: list(v) if isinstance(v, tuple) else v for n, v in options.items()}
 
 
 def spread(values: list[float]) -> dict[str, Any] | None:

@@ -6,12 +6,13 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from graphdyn.assembly import instruments_of, method_of, model_of
 from graphdyn.batch import Batch, full_batch
 from graphdyn.checkpoint import below, pack_optimizer, prefixed, unpack_optimizer
 from graphdyn.config import Config
@@ -19,73 +20,23 @@ from graphdyn.errors import GraphdynError, InputError, Interrupted, RankLost
 from graphdyn.evaluation import Scores, evaluate, reestimate
 from graphdyn.fit import check_fit
 from graphdyn.graph import Graph
+from graphdyn.instrumented import Instrumented
 from graphdyn.journal import Clock, Metric
 from graphdyn.keys import Key
 from graphdyn.loader import SECONDS, Loader
 from graphdyn.machine import Stop, check_memory
 from graphdyn.memories import Setting
-from graphdyn.models import APPNP, Stack, build
 from graphdyn.models.norms import synchronise
 from graphdyn.optim import advance, build_optimizer, build_schedule
 from graphdyn.parallel import World
-from graphdyn.presets import Method, assemble_method, named
+from graphdyn.problem import NodeProblem
 from graphdyn.progress import Progress
 from graphdyn.record import Record
 from graphdyn.samplers import Full, Plans
 from graphdyn.samplers.inclusion import with_node_prob
-from graphdyn.samplers.shares import largest_share
+from graphdyn.seed_state import SeedState
 from graphdyn.step import Step, train
-
-LEDGER = ("precompute", *SECONDS, "compute", "memory", "instruments", "evaluate", "total")
-
-
-@dataclass
-class Selection:
-    """The epoch that is reported: the first with the best validation value."""
-
-    epoch: int = -1
-    value: float = -math.inf
-    metric: dict[str, float] = field(default_factory=dict)
-    waited: int = 0
-
-    def offer(self, epoch: int, value: float, scores: Scores) -> bool:
-        """Take the epoch if it is strictly better; say whether it was."""
-        if not value > self.value:
-            self.waited += 1
-            return False
-        self.epoch, self.value, self.metric, self.waited = epoch, value, dict(scores.metric), 0
-        return True
-
-
-@dataclass
-class SeedState:
-    """How far a seed has come, in plain values that a checkpoint can hold.
-
-    Attributes:
-        seed: Its number.
-        epoch: Whole epochs done.
-        step: Steps done.
-        edges: Edges touched, by all ranks.
-        nodes: Rows of features read, by all ranks.
-        loss: Sum of the losses of the epoch's steps so far.
-        seconds: By row of the ledger.
-        selection: The best epoch so far.
-    """
-
-    seed: int
-    epoch: int = 0
-    step: int = 0
-    edges: int = 0
-    nodes: int = 0
-    loss: float = 0.0
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0.0))
-    selection: Selection = field(default_factory=Selection)
-
-    @property
-    def clock(self) -> Clock:
-        """When a number measured now is measured."""
-        seconds = sum(self.seconds[name] for name in ("compute", "memory", "wait"))
-        return Clock(self.seed, self.step, self.epoch, seconds, self.edges)
+from graphdyn.whole import Whole
 
 
 class Seed:
@@ -101,14 +52,14 @@ class Seed:
     def __init__(self, config: Config, graph: Graph, seed: int, world: World = World()) -> None:
         start = time.perf_counter()
         self.config, self.graph, self.world = config, graph, world
-        self.model = _build(config, graph, seed)
+        self.model = model_of(config, graph, seed)
         if self.model.num_hops and not graph.num_edges:
             raise InputError(
                 f"{config.dataset} has no edges, so {config.model} has no messages to pass; use mlp."
             )
         self.model.to(graph.device)
         synchronise(self.model, world)
-        self.method = _build_method(config, graph, world)
+        self.method = method_of(config, graph, world)
         check_fit(self.method.sampler, self.model)
         self.method.check(self.model, world)
         check_memory(self.method.declare(self.model, graph), graph.device)
@@ -129,6 +80,16 @@ class Seed:
             )
         )
         self.at = SeedState(seed)
+        self.instruments = Instrumented(
+            self.model,
+            self.optimizer,
+            instruments_of(config),
+            self._problem,
+            budget=config.budget,
+            seed=seed,
+            clock=lambda: self.at.clock,
+            world=world,
+        )
         self.at.seconds["precompute"] = self.at.seconds["total"] = time.perf_counter() - start
         self.best: dict[str, Tensor] = {}
         self.losses: list[tuple[Clock, Tensor]] = []
@@ -142,6 +103,12 @@ class Seed:
         if self.config.norm != "weighted-batch" or plans.ready:
             return plans
         return with_node_prob(plans, graph.num_nodes, key=key.fold("node_prob"))
+
+    def _problem(self) -> NodeProblem:
+        config = self.config
+        return NodeProblem(
+            self.model, self.graph, self.plans, memory=self.memory, precision=config.precision
+        )
 
     @property
     def statistics(self) -> Literal["running", "population"]:
@@ -168,6 +135,8 @@ class Seed:
             self._train(record, results, stop, bar, whole)
         except RankLost as error:
             raise self._lost(error, record, results, whole) from None
+        finally:
+            self.instruments.close()
         if self.world.leads:
             record.save_weights(self.at.seed, self.weights())
         return self.result()
@@ -184,6 +153,7 @@ class Seed:
         saved = time.monotonic()
         if not at.step:
             self._start()
+        self.instruments.begin(record)
         with Loader(
             self.plans,
             self.graph,
@@ -252,6 +222,7 @@ class Seed:
     def steps(self, loader: Loader) -> Iterator[Step]:
         """The training loop from where the seed stands; what waits and samples is the loader's time."""
         before = {name: self.at.seconds[name] for name in SECONDS}
+        measured = self.instruments.seconds
         config = self.config
         for step in train(
             self.model,
@@ -265,7 +236,10 @@ class Seed:
         ):
             for name, value in loader.seconds.items():
                 self.at.seconds[name] = before[name] + value
-            yield step
+            # What is measured between two steps is not part of one.
+            inside = self.instruments.seconds - measured
+            yield replace(step, seconds=step.seconds - inside)
+            measured = self.instruments.seconds
 
     def step(self, step: Step) -> None:
         """Account for a step that just happened, and agree on whether it was the last."""
@@ -279,6 +253,7 @@ class Seed:
         at.edges += edges
         at.nodes += nodes
         self.losses.append((at.clock, step.loss))
+        self.instruments.step(step.loss)
         self.stopping = stops > 0
 
     def end_epoch(self, record: Record) -> None:
@@ -291,6 +266,7 @@ class Seed:
         due = at.epoch % self.config.evaluate_every == 0 or at.epoch == self.config.epochs
         mean = at.loss / self.plans.num_batches
         advance(self.schedule, self.evaluate(record) if due else mean)
+        self.instruments.end_epoch()
         at.loss = 0.0
         self.world.check_same(self.model.state_dict().values(), "the weights")
 
@@ -319,6 +295,7 @@ class Seed:
         for part in scores.metric:
             record.add(self.at.clock, Metric(self.graph.metric, part, scores.metric[part]))
             record.add(self.at.clock, Metric("loss", part, scores.loss[part]))
+        self.instruments.scored(scores.metric)
         guide = "valid" if "valid" in scores.metric else "train"
         by_loss = self.config.select == "loss"
         value = -scores.loss[guide] if by_loss else scores.metric[guide]
@@ -343,6 +320,7 @@ class Seed:
         """What the summary needs of this seed."""
         at = self.at
         assert self.graph.split is not None
+        at.seconds["instruments"] = self.instruments.seconds
         at.seconds["total"] = time.perf_counter() - self.began
         return {
             "seed": at.seed,
@@ -355,6 +333,7 @@ class Seed:
             "nodes": at.nodes,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "seconds": at.seconds,
+            "instruments": self.instruments.summary(),
         }
 
     def checkpoint(
@@ -367,95 +346,25 @@ class Seed:
         packed = prefixed("optimizer", tensors)
         packed |= prefixed("model", self.model.state_dict()) | prefixed("best", self.best)
         packed |= prefixed("memory", self.memory.state())
+        measured, instruments = self.instruments.state()
+        packed |= prefixed("instruments", measured)
         schedule = self.schedule.state_dict() if self.schedule else None
-        seed = {"at": asdict(self.at), "optimizer": plain, "schedule": schedule}
+        seed = {"at": self.at.plain(), "optimizer": plain, "schedule": schedule}
+        seed["instruments"] = instruments
         return packed, {"results": results, "seed": seed, "ranks": self.world.size}
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        at = dict(state["at"])
-        self.at = SeedState(**{**at, "selection": Selection(**at["selection"])})
+        self.at = SeedState.of(state["at"])
         self.model.load_state_dict(below("model", tensors))
         self.best = {k: v.to(self.graph.device) for k, v in below("best", tensors).items()}
         self.memory.restore(below("memory", tensors))
         unpack_optimizer(self.optimizer, below("optimizer", tensors), state["optimizer"])
         if self.schedule:
             self.schedule.load_state_dict(state["schedule"])
-
-
-class Whole:
-    """Whether model and optimiser stand between two steps; of several ranks, one may go in the middle.
-
-    Args:
-        model: Its buffers move in the forward pass.
-        optimizer: Over its parameters, which move in the update.
-        world: Alone, nothing is watched.
-    """
-
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, world: World):
-        self.model, self.watched, self.holds = model, not world.alone, False
-        self.buffers: list[Tensor] = []
-        if self.watched:
-            optimizer.register_step_pre_hook(self._updating)
-
-    def _updating(self, *args: Any) -> None:
-        self.holds = False
-
-    def mark(self) -> None:
-        """A step is done, with all that belongs to it."""
-        if self.watched:
-            self.holds = True
-            self.buffers = [buffer.clone() for buffer in self.model.buffers()]
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Back to the last mark, while it holds: no parameter has moved since."""
-        for buffer, kept in zip(self.model.buffers(), self.buffers, strict=True):
-            buffer.copy_(kept)
+        self.instruments.restore(below("instruments", tensors), state["instruments"])
 
 
 def edges_touched(batch: Batch, num_hops: int) -> int:
     """Edges that a model's hops read, each as often as it is read."""
     return sum(batch.block(hop).adjacency.csc.num_edges for hop in range(num_hops))
-
-
-_MODEL_FIELDS = (
-    "hidden",
-    "layers",
-    "norm",
-    "skip",
-    "order",
-    "activation",
-    "head",
-    "dropout",
-    "input_dropout",
-    "edge_dropout",
-)
-
-
-def _build(config: Config, graph: Graph, seed: int) -> Stack | APPNP:
-    options = {name: getattr(config, name) for name in _MODEL_FIELDS}
-    options = {name: value for name, value in options.items() if value is not None}
-    twice = sorted((options.keys() | {"seed"}) & config.model_options.keys())
-    if twice:
-        raise InputError(f"model_options names {', '.join(twice)}, which has a flag of its own.")
-    options |= config.model_options
-    return build(config.model, graph.num_features, graph.num_classes, seed=seed, **options)
-
-
-def _build_method(config: Config, graph: Graph, world: World) -> Method:
-    given = {"batch_size": config.batch_size, "fanouts": config.fanouts}
-    given = {name: value for name, value in given.items() if value is not None}
-    twice = sorted(given.keys() & config.sampler_options.keys())
-    if twice:
-        raise InputError(f"sampler_options names {', '.join(twice)}, which has a flag of its own.")
-    options = {**config.sampler_options, **given}
-    base = named(config.preset, config.sampler, config.memory)
-    method = assemble_method(base, options, config.memory_options)
-    # A sampler's own batch size is meant for large graphs; only one that was asked for is an error.
-    size = getattr(method.sampler, "batch_size", None)
-    if "batch_size" not in options and size is not None:
-        most = largest_share(method.sampler.largest_batch(graph), world)
-        sampler = replace(method.sampler, batch_size=min(size, most))  # pyright: ignore
-        method = replace(method, sampler=sampler)
-    return method

@@ -26,7 +26,7 @@ from graphdyn.runner import run
 from graphdyn.samplers import Cluster, Full, Ibmb, Labor, Ladies, Neighbor, RandomNode, SaintWalk
 from graphdyn.samplers.seeds import Shuffle
 from graphdyn.samplers.shares import bind_share
-from graphdyn.seed import Whole
+from graphdyn.whole import Whole
 
 TWO = tuple(World(rank, 2, rank) for rank in range(2))
 

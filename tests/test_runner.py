@@ -18,7 +18,7 @@ from graphdyn.journal import read_table
 from graphdyn.runner import run, spread
 from graphdyn.samplers import SAMPLERS
 from graphdyn.samplers.inclusion import with_node_prob
-from graphdyn.seed import Selection
+from graphdyn.seed_state import Selection
 
 # 140 training nodes in batches of at most 30: five steps an epoch.
 SAMPLED = {"sampler": "neighbor", "batch_size": 30, "fanouts": "4,3", "epochs": 4}
