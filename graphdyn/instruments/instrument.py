@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from enum import Flag, auto
 from typing import Any, ClassVar
 
+from graphdyn.errors import unknown
 from graphdyn.estimate import Reading
 from graphdyn.schedule import Auto, Schedule, as_schedule
 from graphdyn.snapshot import Snapshot
@@ -35,19 +36,24 @@ class Instrument(ABC):
         cost: About how many gradients of a batch one measurement takes at the best level; what a budget
             believes before it has seen one.
         bands: Relative deviation from ``pred`` that a report calls agreement, by what is measured.
+        fixed: Options that are held, whatever the level.
 
     Args:
         every: In place of the class's own.
-        **options: Attributes to set, for example the members of ``levels`` to hold fixed.
+        **fixed: Members of ``levels`` to hold at a value, whatever the level; ``None``: as the level says.
+
+    Raises:
+        InputError: If no level has such a member.
     """
 
     name: ClassVar[str]
-    needs: ClassVar[Need] = Need.NOTHING
+    needs: Need = Need.NOTHING
     every: Schedule = Auto()
-    levels: ClassVar[tuple[Mapping[str, Any], ...]] = ()
-    cost: ClassVar[float] = 0.0
+    levels: tuple[Mapping[str, Any], ...] = ()
+    cost: float = 0.0
     bands: ClassVar[Mapping[str, float]] = {}
     level: int = 0
+    fixed: Mapping[str, Any] = {}
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -56,13 +62,18 @@ class Instrument(ABC):
                 r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__
             ).lower()
 
-    def __init__(self, *, every: Schedule | int | None = None):
+    def __init__(self, *, every: Schedule | int | None = None, **fixed: Any):
         if every is not None:
             self.every = as_schedule(every)
+        known = {name for level in self.levels for name in level}
+        for name in fixed:
+            if name not in known:
+                raise unknown(f"option of {type(self).__name__}", name, sorted(known))
+        self.fixed = {name: value for name, value in fixed.items() if value is not None}
 
     def option(self, name: str) -> Any:
-        """What the present level says."""
-        return self.levels[self.level][name]
+        """What is held fixed, or what the present level says."""
+        return self.fixed[name] if name in self.fixed else self.levels[self.level][name]
 
     def setup(self, s: Snapshot) -> None:  # noqa: B027 most have nothing to do
         """Before the first measurement.
