@@ -69,6 +69,10 @@ class Groups:
         pieces = flat.split([p.numel() for p in self.parameters.values()])
         return {n: v.view_as(p) for (n, p), v in zip(self.parameters.items(), pieces)}
 
+    def pick(self, flat: Tensor, names: Iterable[str]) -> Tensor:
+        """(n,) the numbers of these parameters, out of a (P,) vector."""
+        return torch.cat([flat[self.places[n]] for n in names])
+
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Views of a (..., P) tensor by group."""
         return {name: flat[..., place] for name, place in self.slices.items()}

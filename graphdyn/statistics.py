@@ -133,6 +133,15 @@ def jackknife(without: Tensor) -> Tensor:
     return ((without - without.mean(0)).square().sum(0) * (m - 1) / m).sqrt()
 
 
+def quotient(tops: Tensor, bottoms: Tensor) -> Estimate:
+    """Sum of tops over sum of bottoms, of (m, ...) independent draws of pairs, with the jackknife's error."""
+    m = tops.shape[0]
+    top, bottom = tops.sum(0), bottoms.sum(0)
+    if m < 2:
+        return Estimate(top / bottom, None, m)
+    return Estimate(top / bottom, jackknife((top - tops) / (bottom - bottoms)), m)
+
+
 class Average:
     """Exponential average over time of numbers and of the (co)variances of their errors.
 
@@ -176,3 +185,41 @@ class Average:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state` gave."""
         self.count, self.mean, self.noise = state["count"], state["mean"], state["noise"]
+
+
+class RecentMean:
+    """Mean over the latest half to three quarters of all that was added: what came first is forgotten.
+
+    Windows begin at powers of two, so that two sums are all the memory it needs; after n values it is the mean
+    of more than n / 2 - 1 of them.
+    """
+
+    def __init__(self) -> None:
+        self.added = self.count = 0
+        self._sums: list[Tensor | float] = [
+            0.0,
+            0.0,
+        ]  # since the last power of two but one; since the last
+
+    def add(self, values: Tensor) -> Tensor:
+        """One measurement, always of the same shape; the mean with it."""
+        self._sums = [total + values for total in self._sums]
+        self.added += 1
+        self.count += 1
+        if self.added & (self.added - 1) == 0:
+            self._sums, self.count = [self._sums[1], 0.0], self.added - self.added // 2
+        return self.mean
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean now; of something."""
+        assert isinstance(self._sums[0], Tensor)
+        return self._sums[0] / self.count
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"added": self.added, "count": self.count, "sums": list(self._sums)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` gave."""
+        self.added, self.count, self._sums = state["added"], state["count"], list(state["sums"])

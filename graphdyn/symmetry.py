@@ -54,6 +54,11 @@ class Symmetry:
     residual: float
     mode: tuple[tuple[str, ...], ...] = ((), ())
 
+    @property
+    def scale_invariant(self) -> dict[str, tuple[str, ...]]:
+        """Sets of parameters by their label, whose common scale, the same factor for all, the loss does not see."""
+        return {label(g): tuple(g) for g in self.invariant if {*g.values()} == {1}}
+
 
 def label(generator: Generator) -> str:
     """A name for a generator.
