@@ -28,6 +28,7 @@ from graphdyn.problem import Problem
 from graphdyn.schedule import NEVER
 from graphdyn.sinks import FolderSink, Sink
 from graphdyn.snapshot import Snapshot
+from graphdyn.touched import Touched
 from graphdyn.watch import Watch
 
 FLUSH_SECONDS, FLUSH_ROWS = 10.0, 4096
@@ -98,13 +99,15 @@ class Recorder:
         self._turn: list[Watch] = []
         self._before: Tensor | None = None
         self._settings: dict[str, dict[str, Any]] = {}
+        self._touched, self._modified = Touched(self.groups), None
+        self._scale: Tensor | None = None  # what a scaler leaves to the optimiser to divide by
         self._squares: Tensor | None = None  # of the micro-batches of the last step
         self._hooks: list[Any] = []
         self._micro = MicroBatches(self.groups) if self._reads(Need.MICRO) else None
         self._last: float | None = None  # end of the last step
         self._inside = 0.0  # instrument time since then
         self._flushed = time.monotonic()
-        self._next, self._started = 0, False
+        self._next, self._started, self._told = 0, False, False
 
     # ---------------------------------------------------------------------------------- on and off
 
@@ -121,6 +124,7 @@ class Recorder:
         before = self.optimizer.register_step_pre_hook(self._pre)
         after = self.optimizer.register_step_post_hook(self._post)
         self._hooks = [before, after]
+        self._touched.attach()
         if self._micro is not None:
             self._micro.attach()
         return self
@@ -130,6 +134,7 @@ class Recorder:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        self._touched.detach()
         if self._micro is not None:
             self._micro.detach()
         self.sink.close()
@@ -251,6 +256,8 @@ class Recorder:
         if self._turn:
             _refuse_capture()
             self._settings = self._options()
+            self._modified = self._touched.modified()
+            self._scale = getattr(optimizer, "grad_scale", None)
             if any(Need.UPDATE in w.instrument.needs for w in self._turn):
                 self._before = self.groups.weights()
         self._charge(start)
@@ -281,12 +288,21 @@ class Recorder:
     def _measure(self) -> None:
         """Those whose turn it is; then see whose is next."""
         if self._turn:
+            self._tell_modified()
             s = self._snapshot()
             for watch in self._turn:
                 watch.fired(self.step)
                 self._take(watch, s)
             self._turn, self._before, self._settings = [], None, {}
         self._plan()
+
+    def _tell_modified(self) -> None:
+        if self._modified and not self._told:
+            self._told = True
+            text = "somebody wrote to gradients between backward pass and step (clipping, a scaler, a memory)"
+            self.mark(
+                "gradients modified", f"{text}; instruments see them as the optimiser used them."
+            )
 
     def _take(self, watch: Watch, s: Snapshot) -> None:
         clock, start = self._now(), time.perf_counter()
@@ -318,6 +334,8 @@ class Recorder:
             key=self.key.at(step=self.step),
             settings=self._settings or self._options(),
             before=self._before,
+            scale=self._scale,
+            modified=self._modified,
             micro=self._squares,
             counters={"seconds": clock.seconds, "edges": float(clock.edges)},
             scores=dict(self._scores),

@@ -50,6 +50,8 @@ class Snapshot:
         key: Of the randomness of this moment.
         settings: The optimiser's options in force during the last step, by name of a group of ``groups``.
         before: (P,) weights before the last step; ``None`` at step 0, or where no instrument asked.
+        scale: What the optimiser divides gradients by before it uses them (fused optimisers under a gradient
+            scaler); :attr:`grad` is divided by it already.
         modified: Whether somebody (clipping, a loss scaler, a memory) wrote to gradients between
             backward pass and step; ``None``: not known.
         micro: Squared norms of the gradients of the micro-batches that make up the last step.
@@ -71,6 +73,7 @@ class Snapshot:
     key: Key
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     before: Tensor | None = None
+    scale: Tensor | None = None
     modified: bool | None = None
     micro: Tensor | None = None
     counters: Mapping[str, float] = field(default_factory=dict)
@@ -87,7 +90,8 @@ class Snapshot:
     @property
     def grad(self) -> Tensor:
         """(P,) the gradient that the last step used; it belongs to the weights ``before``."""
-        return self._once("grad", self.groups.grads)
+        grad = self._once("grad", self.groups.grads)
+        return grad if self.scale is None else grad / self.scale
 
     @property
     def update(self) -> Tensor:

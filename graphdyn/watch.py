@@ -33,7 +33,7 @@ class Watch:
     def __init__(self, instrument: Instrument, replay: Iterable[int] | None = None):
         self.instrument = instrument
         self.schedule: Schedule = instrument.every if replay is None else At(replay)
-        self.next = self.schedule.after(-1)
+        self.next = self.schedule.after(0 if Need.UPDATE in instrument.needs else -1)
         self.firings: list[int] = []
         self.off, self._told = "", set[str]()
         self._costs: dict[int, float] = {}
@@ -48,7 +48,7 @@ class Watch:
 
     def wants(self, step: int) -> bool:
         """Whether it is due at this step; a step that was missed is made up for at the next."""
-        if self.off or step < self.next or (step == 0 and Need.UPDATE in self.instrument.needs):
+        if self.off or step < self.next:
             return False
         return self.schedule.wants(step) if isinstance(self.schedule, When) else True
 

@@ -61,6 +61,7 @@ FLOW = (
     "journal",
     "sinks",
     "micro",
+    "touched",
     "watch",
     "recorder",
     "lightning",
