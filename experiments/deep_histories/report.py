@@ -44,14 +44,14 @@ def spread(values: list[float]) -> str:
 def accuracy(rows: list[Row]) -> str:
     """Markdown: what equal seconds of training come to."""
     lines = [
-        "| model | layers | method | test | validation | seeds | epochs | steps | seconds of training | CPU seconds, all | peak, GiB |",
+        "| model | layers | method | test | validation | seeds | epochs | steps | seconds of training | evaluation, s | peak, GiB |",
         "|---" * 11 + "|",
     ]
     for key, runs in grouped(rows, "train", "model", "layers", "budget", "method").items():
         model, layers, _, method = key
         scores = [spread([100 * run[name] for run in runs]) for name in ("test", "valid")]
         counts = [str(len(runs)), *(str(runs[0][name]) for name in ("epochs", "steps"))]
-        costs = [f"{fmean(run[name] for run in runs):.0f}" for name in ("seconds", "cpu")]
+        costs = [f"{fmean(run[name] for run in runs):.0f}" for name in ("seconds", "evaluate")]
         peak = f"{max(run['peak'] for run in runs) / GIB:.2f}"
         cells = [model, str(layers), method, *scores, *counts, *costs, peak]
         lines.append(f"| {' | '.join(cells)} |")
@@ -86,7 +86,7 @@ def draw(rows: list[Row], path: Path) -> None:
     for axis, ((model, layers, _), found) in zip(axes[0], panels.items()):
         for (method,), runs in grouped(found, "train", "method").items():
             line(axis, method, runs)
-        axis.set(title=f"{model}, {layers} layers", xlabel="seconds of training, one thread")
+        axis.set(title=f"{model}, {layers} layers", xlabel="CPU seconds of training")
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("test accuracy, %")
     axes[0][0].legend(frameon=False)
