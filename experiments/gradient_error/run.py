@@ -232,10 +232,11 @@ def measure(case: Case, seed: int, options: argparse.Namespace) -> None:
     rows = Rows(options.out / f"{case.name}.jsonl", steps[-1])
     graph = load(case, seed)
     table = {n: o for n, o in methods(graph, case).items() if not options.only or n in options.only}
-    for name in rows.missing([n for n in table if n not in ABLATIONS], "own", seed):
+    alone = [n for n in table if n not in ABLATIONS] if "own" in options.trajectories else []
+    for name in rows.missing(alone, "own", seed):
         lanes = {name: Lane(build(graph, seed), graph, table[name], seed)}
         rows.add([*trajectory(graph, lanes, name, case, seed, steps)], "own")
-    common = rows.missing([*table], "common", seed)
+    common = rows.missing([*table], "common", seed) if "common" in options.trajectories else []
     if not common or seed >= options.common_seeds:
         return
     model = build(graph, seed)
@@ -250,6 +251,8 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="*", choices=list(CASES), default=list(CASES)[:4])
     parser.add_argument("--only", nargs="*", help="methods; all by default")
     parser.add_argument("--seeds", type=int, default=5)
+    kinds = ["own", "common"]
+    parser.add_argument("--trajectories", nargs="*", choices=kinds, default=kinds)
     parser.add_argument("--common-seeds", type=int, default=3, help="of the common trajectory")
     parser.add_argument("--out", type=Path, default=Path("runs/gradient_error"))
     parser.add_argument("--tiny", action="store_true", help="a small graph: does it run?")
