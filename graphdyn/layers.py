@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from graphdyn.batch import Batch
 from graphdyn.errors import unknown
 from graphdyn.estimate import Invalid
+from graphdyn.models.batch_norm import WeightedBatchNorm
 from graphdyn.models.norms import measure, normalise
 from graphdyn.models.propagate import target_rows
 from graphdyn.models.stack import Stack, activate
@@ -269,7 +270,8 @@ def units_of_stack(
         near = None if weight is None else weight[:inside]
         norm = model.norm_of(layer + 1)
         if isinstance(norm, nn.BatchNorm1d) and norm.running_mean is not None:
-            normed[name] = Normed(norm, z[:inside], near)
+            heard = near if isinstance(norm, WeightedBatchNorm) else None
+            normed[name] = Normed(norm, z[:inside], heard)
         if model.options.activation != "none":
             pre = z
             if norm is not None:

@@ -55,6 +55,8 @@ class Trace:
             all nodes, in order.
         targets: (b,) global ids of the targets; ``None`` where nobody knows them.
         calls: Of these layers, where they can be called again.
+        sources: (S_l,) global ids of the first rows that each call reads; rows behind them are remembered.
+            ``None``: all nodes, in order.
         units: Activations behind them, by the layer's name.
         normed: What batch norms with running statistics read.
     """
@@ -66,6 +68,7 @@ class Trace:
     nodes: dict[str, Tensor | None] = field(default_factory=dict)
     targets: Tensor | None = None
     calls: dict[str, Call] = field(default_factory=dict)
+    sources: dict[str, Tensor | None] = field(default_factory=dict)
     units: dict[str, Unit] = field(default_factory=dict)
     normed: dict[str, Normed] = field(default_factory=dict)
 
@@ -324,7 +327,8 @@ class NodeProblem(Problem):
             loss = self._loss(output.logits, batch)
         names = [layer_name(k) for k in range(1, len(output.hidden) + 1)]
         units, normed = units_of_stack(model, batch, output.hidden)
-        halo = any(block.halo is not None for block in batch.blocks)
+        if any(b.halo is not None or b.offset is not None for b in batch.blocks):
+            calls = {}  # a layer's call is not all there is to its output
         return Trace(
             loss,
             node_losses(output.logits, batch),
@@ -332,7 +336,8 @@ class NodeProblem(Problem):
             dict(zip(names, output.hidden)),
             {name: _dst(batch, k) for k, name in enumerate(names)},
             batch.seeds,
-            {} if halo else calls,  # under a halo a layer's call is not all there is to it
+            calls,
+            {name: _src(batch, k) for k, name in enumerate(names) if name in calls},
             units,
             normed,
         )
@@ -388,6 +393,11 @@ def seen(sight: Sight) -> dict[str, Any]:
 def _dst(batch: Batch, hop: int) -> Tensor | None:
     block = batch.block(hop)
     return None if block.node_id is None else block.dst_id
+
+
+def _src(batch: Batch, hop: int) -> Tensor | None:
+    block = batch.block(hop)
+    return None if block.node_id is None else block.node_id[: block.num_fresh]
 
 
 def toy_graph(like: Graph, key: Key, num_nodes: int = 24) -> Graph:

@@ -149,7 +149,10 @@ class PygProblem(Problem):
             loss = self._weighted(logits, losses, data)
         found = seen(sight)
         nodes = {n: data.n_id[:k] for n, k in self._heard(data, found["states"]).items()}
-        return Trace(loss, losses, logits, targets=batch.seeds, **{**found, "nodes": nodes})
+        reads = {n: c.reads for n, c in sight.calls.items() if isinstance(c.reads, Tensor)}
+        sources = {n: data.n_id[: x.shape[0]] for n, x in reads.items()}
+        ids: dict[str, Any] = {"targets": batch.seeds, "sources": sources, "nodes": nodes}
+        return Trace(loss, losses, logits, **found | ids)
 
     def toy(self, key: Key) -> Callable[[nn.Module], Tensor]:
         """See :meth:`Problem.toy`; a random graph of 24 nodes, half of them targets."""
