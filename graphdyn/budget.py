@@ -1,7 +1,7 @@
 """Budget: instruments take at most a given share of training time, at every moment.
 
 Time that training has taken is credit, what instruments have taken is debit: one fires only while
-``spent + expected cost <= share * trained``. How often those that leave it to the budget (:class:`graphdyn.Auto`)
+``spent + expected cost <= 0.9 share * trained``. How often those that leave it to the budget (:class:`graphdyn.Auto`)
 ask for their turn follows from what they cost: minimising ``sum_i w_i k_i`` under
 ``sum_i c_i / k_i <= share * t`` gives ``k_i = sqrt(c_i / w_i) * sum_j sqrt(c_j w_j) / (share * t)`` steps, with t the
 time of a step, c_i the cost and w_i the weight of an instrument (Lagrange; derived here). Intervals are rounded
@@ -22,6 +22,7 @@ LONG, FEW = (
     10.0,
     10,
 )  # a pause longer than so many usual steps is none, once so many steps were seen
+RESERVE = 0.9  # of the share is planned with; the rest is for measurements that take longer than they did
 MARGIN = 1.5  # on what was seen: a measurement may take longer the next time
 
 
@@ -91,12 +92,13 @@ class Budget:
         """How many more steps it takes before so much may be spent, at least 1."""
         if self.share is None or not self.step_seconds:
             return 1
-        lacking = self.spent + seconds - self.share * self.trained
-        return max(1, math.ceil(lacking / (self.share * self.step_seconds)))
+        share = RESERVE * self.share
+        lacking = self.spent + seconds - share * self.trained
+        return max(1, math.ceil(lacking / (share * self.step_seconds)))
 
     def allows(self, seconds: float) -> bool:
         """Whether so much more may be spent now."""
-        return self.share is None or self.spent + seconds <= self.share * self.trained
+        return self.share is None or self.spent + seconds <= RESERVE * self.share * self.trained
 
 
 def intervals(asks: Sequence[Asks], share: float, step_seconds: float) -> list[int]:

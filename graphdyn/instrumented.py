@@ -75,7 +75,7 @@ class Instrumented:
                 model,
                 optimizer,
                 instruments,
-                problem=problem() if probing else None,
+                problem=problem() if world.alone else None,
                 to=self.sink,
                 budget=budget,
                 seed=seed,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -267,13 +268,16 @@ class NodeProblem(Problem):
         self.graph, self.plans, self.memory = graph, plans, memory
         self.propagation, self.num_hops = model.propagation, model.num_hops
         self._loss, self.precision, self.chunk = loss, precision, chunk
-        self._exact: Any = Neighbor(fanouts=(-1,), batch_size=1).prepare(
-            graph, self.propagation, self.num_hops
-        )
         assert graph.split is not None
         self.pool = graph.split.train
         self.num_targets, self.simple = self.pool.numel(), plans.simple
         self.batch_size = mean_size(plans, self.num_targets)
+
+    @cached_property
+    def _exact(self) -> Any:
+        assert self.graph is not None
+        every = Neighbor(fanouts=(-1,), batch_size=1)
+        return every.prepare(self.graph, self.propagation, self.num_hops)
 
     def draw(self, key: Key) -> Batch:
         """See :meth:`Problem.draw`: a random step of the first epoch of a run of its own."""

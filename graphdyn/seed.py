@@ -107,7 +107,12 @@ class Seed:
     def _problem(self) -> NodeProblem:
         config = self.config
         return NodeProblem(
-            self.model, self.graph, self.plans, memory=self.memory, precision=config.precision
+            self.model,
+            self.graph,
+            self.plans,
+            memory=self.memory,
+            precision=config.precision,
+            chunk=config.evaluate_chunk,
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -111,7 +112,8 @@ class Watch:
         return self.instrument.measure(s)
 
     def refused(self, reason: str) -> bool:
-        """Whether this reason is new."""
+        """Whether this reason is new, whatever the numbers in it."""
+        reason = re.sub(r"[-+.\d]+(e[-+]?\d+)?", "#", reason)
         new = reason not in self._told
         self._told.add(reason)
         return new

@@ -3,13 +3,69 @@
 from __future__ import annotations
 
 from graphdyn.errors import unknown
+from graphdyn.instruments.angular_update import AngularUpdate
+from graphdyn.instruments.attention_entropy import AttentionEntropy
+from graphdyn.instruments.by_degree import ByDegree
+from graphdyn.instruments.conserved_quantity import ConservedQuantity
+from graphdyn.instruments.distance_from_init import DistanceFromInit
+from graphdyn.instruments.effective_lr import EffectiveLR
+from graphdyn.instruments.embedding_error import EmbeddingError
+from graphdyn.instruments.fdt import FDT
+from graphdyn.instruments.grad_flow import GradFlow
+from graphdyn.instruments.grad_noise import GradNoise
 from graphdyn.instruments.instrument import Instrument, Need
+from graphdyn.instruments.loss_integral import LossIntegral
+from graphdyn.instruments.norm_gap import NormGap
+from graphdyn.instruments.path_length import PathLength
+from graphdyn.instruments.pl_constant import PLConstant
+from graphdyn.instruments.rate_fit import RateFit
+from graphdyn.instruments.smoothness import Smoothness
+from graphdyn.instruments.staleness import Staleness
+from graphdyn.instruments.symmetry_map import SymmetryMap
+from graphdyn.instruments.time_to_target import TimeToTarget
+from graphdyn.instruments.trust_ratio import TrustRatio
+from graphdyn.instruments.units import Units
+from graphdyn.instruments.update_ratio import UpdateRatio
 
-INSTRUMENTS: dict[str, type[Instrument]] = {kind.name: kind for kind in ()}
+_KINDS: tuple[type[Instrument], ...] = (
+    EffectiveLR,
+    AngularUpdate,
+    SymmetryMap,
+    ConservedQuantity,
+    UpdateRatio,
+    TrustRatio,
+    PathLength,
+    DistanceFromInit,
+    FDT,
+    GradNoise,
+    RateFit,
+    TimeToTarget,
+    LossIntegral,
+    PLConstant,
+    Smoothness,
+    Units,
+    NormGap,
+    AttentionEntropy,
+    ByDegree,
+    GradFlow,
+    Staleness,
+    EmbeddingError,
+)
+INSTRUMENTS: dict[str, type[Instrument]] = {kind.name: kind for kind in _KINDS}
 
 # What their names on the command line stand for.
 PRESETS: dict[str, tuple[str, ...]] = {
-    "light": (),
+    # Nothing but the step itself: no gradient beside training's.
+    "light": (
+        "effective_lr",
+        "angular_update",
+        "update_ratio",
+        "path_length",
+        "distance_from_init",
+        "fdt",
+        "loss_integral",
+        "rate_fit",
+    ),
     "standard": (),
     "sampler": (),
 }
