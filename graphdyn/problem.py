@@ -22,7 +22,13 @@ from graphdyn.estimate import Invalid
 from graphdyn.gradient import Loss
 from graphdyn.graph import Graph
 from graphdyn.keys import Key
-from graphdyn.layers import (
+from graphdyn.loader import gather, source
+from graphdyn.loss import node_loss, node_losses
+from graphdyn.memories.looking import looking
+from graphdyn.memories.memory import Memory
+from graphdyn.precision import autocast
+from graphdyn.samplers import Neighbor, Plans, Seeds, Simple
+from graphdyn.sight import (
     Call,
     Normed,
     Sight,
@@ -33,12 +39,6 @@ from graphdyn.layers import (
     layers_of,
     units_of_stack,
 )
-from graphdyn.loader import gather, source
-from graphdyn.loss import node_loss, node_losses
-from graphdyn.memories.looking import looking
-from graphdyn.memories.memory import Memory
-from graphdyn.precision import autocast
-from graphdyn.samplers import Neighbor, Plans, Seeds, Simple
 from graphdyn.step import NOTHING, gradient_of_step
 
 

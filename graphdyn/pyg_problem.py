@@ -22,13 +22,13 @@ from graphdyn.estimate import Invalid
 from graphdyn.isolate import seeded
 from graphdyn.kernels import dropout
 from graphdyn.keys import Key
-from graphdyn.layers import Sight, batch_norms, layers_of
 from graphdyn.loader import gather, source
 from graphdyn.loss import label_losses
 from graphdyn.problem import Problem, Trace, seen, toy_graph
 from graphdyn.pyg import to_data
 from graphdyn.pyg_loader import PygLoader
 from graphdyn.samplers import Neighbor, Seeds
+from graphdyn.sight import Sight, batch_norms, layers_of
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data

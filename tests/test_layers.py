@@ -50,7 +50,7 @@ FLOW = (
     "comparison",
     "groups",
     "isolate",
-    "layers",
+    "sight",
     "problem",
     "pyg_problem",
     "nullspace",

@@ -15,8 +15,8 @@ from torch import Tensor
 from graphdyn.estimate import Invalid, Reading
 from graphdyn.instruments.instrument import Instrument, Need
 from graphdyn.instruments.looks import look
-from graphdyn.layers import Attention, attention_of
 from graphdyn.schedule import Auto, Schedule
+from graphdyn.sight import Attention, attention_of
 from graphdyn.snapshot import Snapshot
 
 

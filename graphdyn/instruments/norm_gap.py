@@ -15,8 +15,8 @@ from torch import Tensor
 
 from graphdyn.estimate import Estimate, Invalid, Reading
 from graphdyn.instruments.instrument import Instrument, Need
-from graphdyn.layers import Normed, batch_norms
 from graphdyn.schedule import Auto, Schedule
+from graphdyn.sight import Normed, batch_norms
 from graphdyn.snapshot import Snapshot
 from graphdyn.statistics import mean_of
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from graphdyn.batch import Batch
 from graphdyn.estimate import Estimate, Invalid, Reading
 from graphdyn.instruments.instrument import Instrument, Need
-from graphdyn.layers import layer_name
 from graphdyn.memories import Memories, Memory
 from graphdyn.memories.history import HistoryMemory
 from graphdyn.memories.lmc import LmcMemory
@@ -25,6 +24,7 @@ from graphdyn.memories.looking import looking
 from graphdyn.memories.passes import exact_outputs
 from graphdyn.problem import NodeProblem
 from graphdyn.schedule import Auto, Schedule
+from graphdyn.sight import layer_name
 from graphdyn.snapshot import Snapshot
 from graphdyn.statistics import quotient
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from graphdyn.estimate import Invalid, Reading
 from graphdyn.instruments.instrument import Instrument, Need
-from graphdyn.layers import Unit
 from graphdyn.schedule import Auto, Schedule
+from graphdyn.sight import Unit
 from graphdyn.snapshot import Snapshot
 
 
