@@ -32,6 +32,9 @@ from graphdyn.touched import Touched
 from graphdyn.watch import Watch
 
 FLUSH_SECONDS, FLUSH_ROWS = 10.0, 4096
+SYMMETRY_SECONDS = (
+    0.4  # that finding the symmetry of a model is believed to take, before it was tried
+)
 
 
 class Recorder:
@@ -175,7 +178,7 @@ class Recorder:
         """An epoch is over: instruments with the schedule :class:`graphdyn.Epoch` measure now."""
         self.epoch += 1
         start = time.perf_counter()
-        self._turn = [w for w in self.watches if w.ends(self.epoch) and self._affords(w)]
+        self._turn = self._afford([w for w in self.watches if w.ends(self.epoch)])
         self._measure()
         self._charge(start)
 
@@ -252,7 +255,7 @@ class Recorder:
         if self.step + 1 < self._next:
             return
         start = time.perf_counter()
-        self._turn = [w for w in self.watches if w.wants(self.step + 1) and self._affords(w)]
+        self._turn = self._afford([w for w in self.watches if w.wants(self.step + 1)])
         if self._turn:
             _refuse_capture()
             self._settings = self._options()
@@ -281,7 +284,7 @@ class Recorder:
         """At step 0, with the first weights; or where a resumed run stands."""
         self._started = True
         start = time.perf_counter()
-        self._turn = [w for w in self.watches if w.wants(self.step) and self._affords(w)]
+        self._turn = self._afford([w for w in self.watches if w.wants(self.step)])
         self._measure()
         self._charge(start)
 
@@ -349,19 +352,27 @@ class Recorder:
         self.budget.spent += took
         self._inside += took
 
-    def _affords(self, watch: Watch) -> bool:
-        """Whether the budget has the time; if not, when it will have is when the watch is next due."""
-        expected = watch.expected(self.budget)
-        if self.budget.allows(expected):
-            return True
-        watch.wait(self.step + self.budget.steps_until(expected))
-        return False
+    def _afford(self, due: list[Watch]) -> list[Watch]:
+        """Those that the budget has the time for together, the longest due first; the others wait for it."""
+        turn, planned = [], 0.0
+        for watch in sorted(due, key=lambda w: w.next):
+            expected = planned + self._expected(watch)
+            if self.budget.allows(expected):
+                turn.append(watch)
+                planned = expected
+            else:
+                watch.wait(self.step + self.budget.steps_until(expected))
+        return turn
+
+    def _expected(self, watch: Watch) -> float:
+        new = self.symmetry is None and Need.SYMMETRY in watch.instrument.needs
+        return watch.expected(self.budget) + (SYMMETRY_SECONDS if new else 0.0)
 
     def _plan(self) -> None:
         """How often the budget lets each instrument measure, and when the next one is due."""
         share, autos = self.budget.share, [w for w in self.watches if w.auto]
         if share is not None and self.budget.step_seconds:
-            asks = [Asks(w.expected(self.budget), w.auto.weight) for w in autos if w.auto]
+            asks = [Asks(self._expected(w), w.auto.weight) for w in autos if w.auto]
             for watch, steps in zip(autos, intervals(asks, share, self.budget.step_seconds)):
                 watch.every(steps)
         self._next = min((w.next for w in self.watches), default=NEVER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,9 @@ from graphdyn.instruments.instrument import Instrument, Need
 from graphdyn.schedule import NEVER, At, Auto, Epoch, Schedule, When
 from graphdyn.snapshot import Snapshot
 
-SMOOTH = 0.5  # share of the newest measurement in what the next is expected to take
+LATELY = (
+    4  # measurements that say what the next will take; the lower median, for the first one compiles
+)
 
 
 class Watch:
@@ -37,7 +40,7 @@ class Watch:
         self.next = self.schedule.after(0 if Need.UPDATE in instrument.needs else -1)
         self.firings: list[int] = []
         self.off, self._told = "", set[str]()
-        self._costs: dict[int, float] = {}
+        self._costs: dict[int, list[float]] = {}
         self._interval: int | None = None
         self.seen = -1
         self._ready = False
@@ -80,15 +83,16 @@ class Watch:
     def expected(self, budget: Budget) -> float:
         """Seconds that a measurement should take at the present level."""
         instrument = self.instrument
-        seen = self._costs.get(instrument.level)
+        lately = self._costs.get(instrument.level)
+        seen = statistics.median_low(lately) if lately else None
         shrink = 2.0**-instrument.level
         return budget.expected(seen, instrument.cost * shrink)
 
     def took(self, seconds: float) -> None:
         """What the measurement has taken."""
-        level = self.instrument.level
-        before = self._costs.get(level, seconds)
-        self._costs[level] = before + SMOOTH * (seconds - before)
+        lately = self._costs.setdefault(self.instrument.level, [])
+        lately.append(seconds)
+        del lately[:-LATELY]
 
     def since(self, losses: Sequence[tuple[int, Tensor]]) -> list[tuple[int, Tensor]]:
         """Losses, by step, that it has not read yet."""
@@ -126,7 +130,7 @@ class Watch:
             "off": self.off,
             "interval": self._interval,
         }
-        costs = {str(level): cost for level, cost in self._costs.items()}
+        costs = {str(level): list(cost) for level, cost in self._costs.items()}
         told, level = sorted(self._told), self.instrument.level
         more = {
             "costs": costs,
@@ -141,7 +145,7 @@ class Watch:
         """Take back what :meth:`state` gave."""
         self.next, self.off = state["next"], state["off"]
         self.firings, self._interval = list(state["firings"]), state["interval"]
-        self._costs = {int(level): cost for level, cost in state["costs"].items()}
+        self._costs = {int(level): list(cost) for level, cost in state["costs"].items()}
         self._told, self._ready = set(state["told"]), state["ready"]
         self.seen, self.instrument.level = state["seen"], state["level"]
         self.instrument.restore(state["instrument"])

@@ -38,7 +38,7 @@ class AngularUpdate(Instrument):
     Sets are known where the recorder has a problem; without one there are groups alone. NaN for weights of 0.
     """
 
-    needs = Need.UPDATE
+    needs = Need.UPDATE | Need.SYMMETRY
     bands = {"rms": 0.03}
 
     def __init__(self, **options: Any):

@@ -34,7 +34,7 @@ class ConservedQuantity(Instrument):
     =======================  =====  ====================================================================================
     """
 
-    needs = Need.UPDATE
+    needs = Need.UPDATE | Need.SYMMETRY
     bands = {"quantity": 1e-3}
 
     def setup(self, s: Snapshot) -> None:

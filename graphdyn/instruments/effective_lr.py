@@ -44,7 +44,7 @@ class EffectiveLR(Instrument):
     :mod:`graphdyn.instruments.rules` has none. Sets whose members are treated differently are left out.
     """
 
-    needs = Need.UPDATE
+    needs = Need.UPDATE | Need.SYMMETRY
     every = Every(1)
     bands = {"norm": 0.02, "effective_lr": 0.04, "gamma": 0.08}
 

@@ -20,6 +20,7 @@ class Need(Flag):
     NOTHING = 0
     UPDATE = auto()  # the weights before the step, so there must have been one
     PROBLEM = auto()  # gradients beside those of training
+    SYMMETRY = auto()  # what leaves the loss as it is, which is looked for once
     LOSSES = auto()  # the training losses that the loop has noted since the last time
     MICRO = auto()  # the gradients of micro-batches, as they are accumulated
 

@@ -38,7 +38,7 @@ class SymmetryMap(Instrument):
     The generators themselves are in ``Snapshot.symmetry``, which this instrument fills.
     """
 
-    needs = Need.UPDATE | Need.PROBLEM
+    needs = Need.UPDATE | Need.PROBLEM | Need.SYMMETRY
     cost = 30.0
 
     def __init__(self, **options: Any):
