@@ -22,7 +22,9 @@ LONG, FEW = (
     10.0,
     10,
 )  # a pause longer than so many usual steps is none, once so many steps were seen
-RESERVE = 0.9  # of the share is planned with; the rest is for measurements that take longer than they did
+RESERVE = (
+    0.9  # of the share is planned with; the rest is for measurements that take longer than they did
+)
 MARGIN = 1.5  # on what was seen: a measurement may take longer the next time
 
 
@@ -88,17 +90,19 @@ class Budget:
         self.trained += max(0.0, min(seconds, LONG * usual) if known else seconds)
         self.steps += 1
 
-    def steps_until(self, seconds: float) -> int:
-        """How many more steps it takes before so much may be spent, at least 1."""
+    def steps_until(self, seconds: float, part: float = 1.0) -> int:
+        """How many more steps it takes before so much may be spent, at least 1; see :meth:`allows`."""
         if self.share is None or not self.step_seconds:
             return 1
-        share = RESERVE * self.share
+        share = RESERVE * self.share * part
         lacking = self.spent + seconds - share * self.trained
         return max(1, math.ceil(lacking / (share * self.step_seconds)))
 
-    def allows(self, seconds: float) -> bool:
-        """Whether so much more may be spent now."""
-        return self.share is None or self.spent + seconds <= RESERVE * self.share * self.trained
+    def allows(self, seconds: float, part: float = 1.0) -> bool:
+        """Whether so much more may be spent now, of a part of the share."""
+        if self.share is None:
+            return True
+        return self.spent + seconds <= RESERVE * self.share * part * self.trained
 
 
 def intervals(asks: Sequence[Asks], share: float, step_seconds: float) -> list[int]:

@@ -32,8 +32,9 @@ from graphdyn.touched import Touched
 from graphdyn.watch import Watch
 
 FLUSH_SECONDS, FLUSH_ROWS = 10.0, 4096
-SYMMETRY_SECONDS = (
-    0.4  # that finding the symmetry of a model is believed to take, before it was tried
+SYMMETRY_SECONDS = 0.4  # finding the symmetry of a model is believed to take, before it was tried
+SAVING = (
+    0.5  # of the budget is for those that have measured, while another waits for its first time
 )
 
 
@@ -322,6 +323,9 @@ class Recorder:
             name = f"{watch.instrument.name}.{what}" if what else watch.instrument.name
             if watch.refused(f"{name}: {reason}"):
                 self.sink.put(clock, Event(f"{name} invalid", reason))
+        if self.symmetry is None and s.symmetry is not None:
+            for other in self.watches:  # those that waited for the time that finding it takes
+                other.hurry(self.step + 1)
         self.symmetry = s.symmetry
         watch.took(time.perf_counter() - start)
 
@@ -355,13 +359,16 @@ class Recorder:
     def _afford(self, due: list[Watch]) -> list[Watch]:
         """Those that the budget has the time for together, the longest due first; the others wait for it."""
         turn, planned = [], 0.0
+        # One that is dear, and has never measured, would wait for ever while cheap ones spend all there is.
+        saving = any(not w.firings and not w.off for w in self.watches)
         for watch in sorted(due, key=lambda w: w.next):
+            part = SAVING if saving and watch.firings else 1.0
             expected = planned + self._expected(watch)
-            if self.budget.allows(expected):
+            if self.budget.allows(expected, part):
                 turn.append(watch)
                 planned = expected
             else:
-                watch.wait(self.step + self.budget.steps_until(expected))
+                watch.wait(self.step + self.budget.steps_until(expected, part))
         return turn
 
     def _expected(self, watch: Watch) -> float:
@@ -372,7 +379,7 @@ class Recorder:
         """How often the budget lets each instrument measure, and when the next one is due."""
         share, autos = self.budget.share, [w for w in self.watches if w.auto]
         if share is not None and self.budget.step_seconds:
-            asks = [Asks(self._expected(w), w.auto.weight) for w in autos if w.auto]
+            asks = [Asks(w.expected(self.budget), w.auto.weight) for w in autos if w.auto]
             for watch, steps in zip(autos, intervals(asks, share, self.budget.step_seconds)):
                 watch.every(steps)
         self._next = min((w.next for w in self.watches), default=NEVER)

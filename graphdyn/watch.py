@@ -70,6 +70,11 @@ class Watch:
         """Not before this step."""
         self.next = max(self.next, step)
 
+    def hurry(self, step: int) -> None:
+        """At this step, if it has never measured and was to wait longer."""
+        if not self.firings and not self.off:
+            self.next = min(self.next, step)
+
     def every(self, steps: int) -> None:
         """What the budget says; a cheaper level where that would be too seldom, a better one where often."""
         auto, instrument = self.auto, self.instrument

@@ -17,7 +17,7 @@ from torch import Tensor
 from graphdyn.estimate import Estimate, Invalid, Number, Reading
 from graphdyn.instruments.instrument import Instrument, Need
 from graphdyn.instruments.rules import Rule, effective_lr, growth, rule_for
-from graphdyn.schedule import Every
+from graphdyn.schedule import Auto
 from graphdyn.snapshot import Snapshot
 from graphdyn.statistics import RecentMean
 
@@ -45,7 +45,7 @@ class EffectiveLR(Instrument):
     """
 
     needs = Need.UPDATE | Need.SYMMETRY
-    every = Every(1)
+    every = Auto(steps=1)
     bands = {"norm": 0.02, "effective_lr": 0.04, "gamma": 0.08}
 
     def __init__(self, **options: Any):

@@ -20,7 +20,7 @@ from torch import Tensor
 from graphdyn.estimate import Estimate, Reading
 from graphdyn.instruments.instrument import Instrument, Need
 from graphdyn.instruments.rules import Rule, rule_or_none
-from graphdyn.schedule import Every
+from graphdyn.schedule import Auto
 from graphdyn.snapshot import Snapshot
 from graphdyn.statistics import RecentMean
 
@@ -45,7 +45,7 @@ class FDT(Instrument):
     """
 
     needs = Need.UPDATE
-    every = Every(1)
+    every = Auto(steps=1)
     bands = {"ratio": 0.1, "sgd_ratio": 0.1}
 
     def __init__(self, **options: Any):

@@ -15,7 +15,7 @@ from torch import Tensor
 from graphdyn.estimate import Reading
 from graphdyn.groups import total
 from graphdyn.instruments.instrument import Instrument
-from graphdyn.schedule import Every
+from graphdyn.schedule import Auto
 from graphdyn.snapshot import Snapshot
 
 
@@ -34,7 +34,7 @@ class PathLength(Instrument):
     ================================  ====  ===================================================================
     """
 
-    every = Every(1)
+    every = Auto(steps=1)
 
     def __init__(self, **options: Any):
         super().__init__(**options)
