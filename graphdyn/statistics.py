@@ -127,6 +127,31 @@ def ratio(top: Tensor, bottom: Tensor, variances: tuple[Tensor, Tensor, Tensor])
     return Estimate(torch.where(known, r, torch.inf), se)
 
 
+def weighted_line(x: Tensor, y: Tensor, se: Tensor) -> tuple[Estimate, Estimate, Tensor]:
+    """Least squares of ``y = c + a x`` with known errors: (c, a, misfit).
+
+    Args:
+        x: (n,) n at least 3.
+        y: (..., n).
+        se: (..., n) standard errors of y, positive.
+
+    Returns:
+        c and a with the errors that follow from ``se``; chi^2 / (n - 2), about 1 if the line holds.
+    """
+    n, weight = x.shape[-1], se.square().reciprocal()
+    total = weight.sum(-1)
+    centre = (weight * x).sum(-1) / total
+    apart = x - centre[..., None]
+    spread = (weight * apart.square()).sum(-1)
+    slope = (weight * apart * y).sum(-1) / spread
+    middle = (weight * y).sum(-1) / total
+    constant = middle - slope * centre
+    rest = y - constant[..., None] - slope[..., None] * x
+    constant_se = (1 / total + centre.square() / spread).sqrt()
+    misfit = (weight * rest.square()).sum(-1) / (n - 2)
+    return Estimate(constant, constant_se, n), Estimate(slope, spread.rsqrt(), n), misfit
+
+
 def jackknife(without: Tensor) -> Tensor:
     """(...) standard error of any smooth statistic, from its (m, ...) values with each of m draws left out."""
     m = without.shape[0]
@@ -180,11 +205,12 @@ class Average:
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {"count": self.count, "mean": self.mean, "noise": self.noise}
+        own = {"mean": self.mean, "noise": self.noise}
+        return {"count": self.count, **{n: t for n, t in own.items() if t is not None}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state` gave."""
-        self.count, self.mean, self.noise = state["count"], state["mean"], state["noise"]
+        self.count, self.mean, self.noise = state["count"], state.get("mean"), state.get("noise")
 
 
 class RecentMean:
