@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 THRESHOLDS = (1e-3, 1e-5, 1e-7, 1e-9)  # of singular values, over the largest: what counts as zero
+LEAST = 1e-2  # of what a column could be: the largest singular value, where all columns are null
 DENOMINATORS = range(1, 13)
 _ZERO = 1e-8
 
@@ -34,8 +35,9 @@ def null_generators(
         needed to span the rest.
     """
     _, sizes, right = np.linalg.svd(rows / scale, full_matrices=False)
+    whole = max(sizes[0], LEAST * math.sqrt(len(rows)))
     for threshold in THRESHOLDS:
-        null = right[sizes < threshold * sizes[0]]
+        null = right[sizes < threshold * whole]
         reduced = [_integers(row, tolerance) for row in _unscaled(null, scale)]
         found = [row for row in reduced if row is not None]
         if len(found) == len(reduced) or threshold == THRESHOLDS[-1]:

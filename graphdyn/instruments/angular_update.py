@@ -35,7 +35,8 @@ class AngularUpdate(Instrument):
                                                             ``1 / (2 eta lambda)`` of ``|w|^2`` under AdamW
     =============================================  =======  ========================================================
 
-    Sets are known where the recorder has a problem; without one there are groups alone. NaN for weights of 0.
+    Sets are known where the recorder has a problem; without one there are groups alone. A set takes the place of
+    a group of its name. NaN for weights of 0.
     """
 
     needs = Need.UPDATE | Need.SYMMETRY
@@ -51,11 +52,9 @@ class AngularUpdate(Instrument):
         found: dict[str | tuple[str, str], Number | Estimate] = self._of(
             "", s.before, s.weights, None
         )
-        for name, members in s.groups.members.items():
-            found |= self._of(name, *_pair(s, members), None)
         sets = {} if s.problem is None else s.find_symmetry().scale_invariant
-        for name, members in sets.items():
-            rule = rule_or_none(s, members)
+        for name, members in {**s.groups.members, **sets}.items():
+            rule = rule_or_none(s, members) if name in sets else None
             found |= self._of(name, *_pair(s, members), rule)
             found |= _relaxation(name, rule)
         return found

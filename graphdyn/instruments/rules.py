@@ -2,8 +2,10 @@
 
 Predictions are for scale-invariant sets (L(c w) = L(w)) under a constant learning rate eta and weight decay lambda,
 to leading order in eta lambda, gradients of different steps being uncorrelated. SGD: Li & Arora 2020, Li, Lyu &
-Arora 2020; momentum and AdamW: Kosson, Messmer & Jaggi 2024 ("Rotational equilibrium"); Nesterov derived here
-from the impulse response of its buffer. With g^ = |w| g, the gradient on the unit sphere, and C coordinates:
+Arora 2020; momentum and AdamW: Kosson, Messmer & Jaggi 2024 ("Rotational equilibrium"); derived here: Nesterov, from
+the impulse response of its buffer, and Lion, whose signs are correlated over time by the arcsine law (taking the
+sign as linear, as is usual, is off by 5 % of the angle at b1 = b2 = 0.9). With g^ = |w| g, the gradient on the unit
+sphere, C coordinates, and S = sum_k (2 / pi) asin(rho_k) over the autocorrelation of what Lion takes the sign of:
 
 =======  ==============================================  ====================================================
 rule     RMS angle of a step                             norm
@@ -12,8 +14,7 @@ SGD      sqrt(2 eta lambda / (1 + mu))                   |w|^4 = eta E|g^|^2 / (
                                                          (2 - eta lambda / (1 + mu)))
 Nesterov sqrt(2 eta lambda (1 + 2 mu - 2 mu^3)/(1 + mu)) as SGD
 AdamW    sqrt(2 eta lambda (1 - b1) / (1 + b1))          |w|^2 = eta C / (2 lambda)
-Lion     sqrt(pi eta lambda ((1 - b1)^2                  |w| = eta sqrt(C) / angle
-         + b1^2 (1 - b2) / (1 + b2)))
+Lion     sqrt(2 eta lambda / S)                          |w|^2 = eta C S / (2 lambda)
 =======  ==============================================  ====================================================
 
 Adam with coupled decay has no closed form: where it goes depends on the size of the gradients.
@@ -24,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -142,8 +144,25 @@ def _angle_factor(rule: Rule) -> float | None:
     if rule.kind == "adamw":
         return 2 * (1 - b1) / (1 + b1)
     if rule.kind == "lion":
-        return math.pi * ((1 - b1) ** 2 + b1**2 * (1 - b2) / (1 + b2))
+        return 2 / sign_spectrum(b1, b2)
     return None
+
+
+@cache
+def sign_spectrum(b1: float, b2: float) -> float:
+    """S: the sum over all lags of the correlation of ``sign(b1 m + (1 - b1) g)``, g white and normal.
+
+    m is the average of past g with weights (1 - b2) b2^k. Correlations rho of normal numbers become
+    (2 / pi) asin(rho) of their signs (Van Vleck).
+    """
+    last, tail = 1 - b1, b1 * (1 - b2)  # coefficients of g, now and one step ago
+    variance = last**2 + tail**2 / (1 - b2**2)
+    total, lag = 1.0, 0
+    correlation = (last * tail + tail**2 * b2 / (1 - b2**2)) / variance
+    while correlation * b2**lag > 1e-9:
+        total += 4 / math.pi * math.asin(correlation * b2**lag)
+        lag += 1
+    return total
 
 
 @dataclass(frozen=True)
