@@ -114,6 +114,22 @@ def _report(args: list[str]) -> None:
 
     print_runs(options.runs)
     print(f"curves: {draw_curves(options.runs, options.png)}")
+    for folder in options.runs:
+        _report_dynamics(folder)
+
+
+def _report_dynamics(folder: Path) -> None:
+    """What instruments have measured, if there were any."""
+    from graphdyn.report.dynamics import draw_dynamics, has_dynamics
+    from graphdyn.report.predictions import print_verdicts
+    from graphdyn.report.series import read_measured
+    from graphdyn.report.tables import labels, read_run
+
+    measured = read_measured(folder)
+    if has_dynamics(measured):
+        print_verdicts(measured)
+        title = labels([read_run(folder)["config"]])[0]
+        print(f"dynamics: {draw_dynamics(measured, title, folder / 'dynamics.png')}")
 
 
 def _data(args: list[str]) -> None:

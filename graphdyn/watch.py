@@ -37,7 +37,10 @@ class Watch:
     def __init__(self, instrument: Instrument, replay: Iterable[int] | None = None):
         self.instrument = instrument
         self.schedule: Schedule = instrument.every if replay is None else At(replay)
-        self.next = self.schedule.after(0 if Need.UPDATE in instrument.needs else -1)
+        late = instrument.needs & (
+            Need.UPDATE | Need.LOSSES
+        )  # which there are not before the first step
+        self.next = self.schedule.after(0 if late else -1)
         self.firings: list[int] = []
         self.off, self._told = "", set[str]()
         self._costs: dict[int, list[float]] = {}

@@ -15,13 +15,18 @@ from graphdyn.instruments.grad_flow import GradFlow
 from graphdyn.instruments.grad_noise import GradNoise
 from graphdyn.instruments.instrument import Instrument, Need
 from graphdyn.instruments.loss_integral import LossIntegral
+from graphdyn.instruments.noise_scale import NoiseScale
+from graphdyn.instruments.noise_tests import NoiseTests
 from graphdyn.instruments.norm_gap import NormGap
 from graphdyn.instruments.path_length import PathLength
 from graphdyn.instruments.pl_constant import PLConstant
 from graphdyn.instruments.rate_fit import RateFit
+from graphdyn.instruments.sampler_audit import SamplerAudit
+from graphdyn.instruments.sampler_mse import SamplerMSE
 from graphdyn.instruments.smoothness import Smoothness
 from graphdyn.instruments.staleness import Staleness
 from graphdyn.instruments.symmetry_map import SymmetryMap
+from graphdyn.instruments.tail_index import TailIndex
 from graphdyn.instruments.time_to_target import TimeToTarget
 from graphdyn.instruments.trust_ratio import TrustRatio
 from graphdyn.instruments.units import Units
@@ -38,6 +43,11 @@ _KINDS: tuple[type[Instrument], ...] = (
     DistanceFromInit,
     FDT,
     GradNoise,
+    NoiseScale,
+    NoiseTests,
+    SamplerMSE,
+    SamplerAudit,
+    TailIndex,
     RateFit,
     TimeToTarget,
     LossIntegral,
@@ -67,8 +77,28 @@ PRESETS: dict[str, tuple[str, ...]] = {
         "rate_fit",
     ),
     "standard": (),
-    "sampler": (),
+    # What a sampler does to the gradient and to the embeddings; dear.
+    "sampler": (
+        "sampler_mse",
+        "sampler_audit",
+        "noise_scale",
+        "embedding_error",
+        "staleness",
+        "norm_gap",
+    ),
 }
+# Besides, gradients and states that tell what noise and depth do.
+PRESETS["standard"] = (
+    *PRESETS["light"],
+    "symmetry_map",
+    "conserved_quantity",
+    "grad_noise",
+    "noise_scale",
+    "smoothness",
+    "units",
+    "grad_flow",
+    "norm_gap",
+)
 
 
 def build_instruments(names: str) -> list[Instrument]:
