@@ -16,9 +16,43 @@ if TYPE_CHECKING:
     from graphdyn.config import Config
     from graphdyn.data import load, row_normalize
     from graphdyn.errors import GraphdynError, InputError
+    from graphdyn.estimate import Curve, Estimate, Invalid
     from graphdyn.evaluation import evaluate, predict, reestimate
     from graphdyn.fit import check_fit
     from graphdyn.graph import Graph, Propagation, Split
+    from graphdyn.groups import Groups
+    from graphdyn.instruments import (
+        FDT,
+        AngularUpdate,
+        AttentionEntropy,
+        ByDegree,
+        ConservedQuantity,
+        DistanceFromInit,
+        EffectiveLR,
+        EmbeddingError,
+        GradFlow,
+        GradNoise,
+        Instrument,
+        LossIntegral,
+        Need,
+        NoiseScale,
+        NoiseTests,
+        NormGap,
+        PathLength,
+        PLConstant,
+        RateFit,
+        SamplerAudit,
+        SamplerMSE,
+        Smoothness,
+        Staleness,
+        SymmetryMap,
+        TailIndex,
+        TimeToTarget,
+        TrustRatio,
+        Units,
+        UpdateRatio,
+        build_instruments,
+    )
     from graphdyn.keys import Key
     from graphdyn.layerwise import predict_layerwise
     from graphdyn.loader import Loader
@@ -37,20 +71,47 @@ if TYPE_CHECKING:
     )
     from graphdyn.optim import build_optimizer, build_schedule
     from graphdyn.presets import Method, method
+    from graphdyn.problem import FunctionProblem, NodeProblem, Problem
     from graphdyn.pyg_loader import PygLoader
+    from graphdyn.pyg_problem import PygProblem
+    from graphdyn.recorder import Recorder
     from graphdyn.runner import run
     from graphdyn.samplers import Full, Neighbor
+    from graphdyn.schedule import At, Auto, Epoch, Every, LogSpaced, When
+    from graphdyn.sinks import FolderSink, Sink, Tee, TensorBoardSink, WandbSink
+    from graphdyn.snapshot import Snapshot
     from graphdyn.sparse import CSC, Sparse
     from graphdyn.step import Step, full_batches, train
+    from graphdyn.symmetry import Symmetry
 
 _HOME = {
-    "errors": ("GraphdynError", "InputError"),
+    "errors": (
+        "GraphdynError",
+        "InputError",
+    ),
     "keys": ("Key",),
-    "sparse": ("CSC", "Sparse"),
-    "graph": ("Graph", "Propagation", "Split"),
-    "data": ("load", "row_normalize"),
-    "batch": ("Batch", "Block", "full_batch"),
-    "samplers": ("Full", "Neighbor"),
+    "sparse": (
+        "CSC",
+        "Sparse",
+    ),
+    "graph": (
+        "Graph",
+        "Propagation",
+        "Split",
+    ),
+    "data": (
+        "load",
+        "row_normalize",
+    ),
+    "batch": (
+        "Batch",
+        "Block",
+        "full_batch",
+    ),
+    "samplers": (
+        "Full",
+        "Neighbor",
+    ),
     "cache": ("FeatureCache",),
     "loader": ("Loader",),
     "pyg_loader": ("PygLoader",),
@@ -69,10 +130,86 @@ _HOME = {
     "fit": ("check_fit",),
     "loss": ("node_loss",),
     "layerwise": ("predict_layerwise",),
-    "evaluation": ("evaluate", "predict", "reestimate"),
-    "optim": ("build_optimizer", "build_schedule"),
-    "presets": ("Method", "method"),
-    "step": ("Step", "full_batches", "train"),
+    "evaluation": (
+        "evaluate",
+        "predict",
+        "reestimate",
+    ),
+    "optim": (
+        "build_optimizer",
+        "build_schedule",
+    ),
+    "presets": (
+        "Method",
+        "method",
+    ),
+    "step": (
+        "Step",
+        "full_batches",
+        "train",
+    ),
+    "estimate": (
+        "Curve",
+        "Estimate",
+        "Invalid",
+    ),
+    "schedule": (
+        "At",
+        "Auto",
+        "Epoch",
+        "Every",
+        "LogSpaced",
+        "When",
+    ),
+    "groups": ("Groups",),
+    "problem": (
+        "FunctionProblem",
+        "NodeProblem",
+        "Problem",
+    ),
+    "pyg_problem": ("PygProblem",),
+    "symmetry": ("Symmetry",),
+    "snapshot": ("Snapshot",),
+    "instruments": (
+        "AngularUpdate",
+        "AttentionEntropy",
+        "ByDegree",
+        "ConservedQuantity",
+        "DistanceFromInit",
+        "EffectiveLR",
+        "EmbeddingError",
+        "FDT",
+        "GradFlow",
+        "GradNoise",
+        "Instrument",
+        "LossIntegral",
+        "Need",
+        "NoiseScale",
+        "NoiseTests",
+        "NormGap",
+        "PLConstant",
+        "PathLength",
+        "RateFit",
+        "SamplerAudit",
+        "SamplerMSE",
+        "Smoothness",
+        "Staleness",
+        "SymmetryMap",
+        "TailIndex",
+        "TimeToTarget",
+        "TrustRatio",
+        "Units",
+        "UpdateRatio",
+        "build_instruments",
+    ),
+    "sinks": (
+        "FolderSink",
+        "Sink",
+        "Tee",
+        "TensorBoardSink",
+        "WandbSink",
+    ),
+    "recorder": ("Recorder",),
     "config": ("Config",),
     "runner": ("run",),
 }
@@ -120,6 +257,58 @@ __all__ = [
     "Step",
     "full_batches",
     "train",
+    "Curve",
+    "Estimate",
+    "Invalid",
+    "At",
+    "Auto",
+    "Epoch",
+    "Every",
+    "LogSpaced",
+    "When",
+    "Groups",
+    "FunctionProblem",
+    "NodeProblem",
+    "Problem",
+    "PygProblem",
+    "Symmetry",
+    "Snapshot",
+    "AngularUpdate",
+    "AttentionEntropy",
+    "ByDegree",
+    "ConservedQuantity",
+    "DistanceFromInit",
+    "EffectiveLR",
+    "EmbeddingError",
+    "FDT",
+    "GradFlow",
+    "GradNoise",
+    "Instrument",
+    "LossIntegral",
+    "Need",
+    "NoiseScale",
+    "NoiseTests",
+    "NormGap",
+    "PLConstant",
+    "PathLength",
+    "RateFit",
+    "SamplerAudit",
+    "SamplerMSE",
+    "Smoothness",
+    "Staleness",
+    "SymmetryMap",
+    "TailIndex",
+    "TimeToTarget",
+    "TrustRatio",
+    "Units",
+    "UpdateRatio",
+    "build_instruments",
+    "FolderSink",
+    "Sink",
+    "Tee",
+    "TensorBoardSink",
+    "WandbSink",
+    "Recorder",
     "Config",
     "run",
 ]
