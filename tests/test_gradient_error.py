@@ -2,12 +2,18 @@
 
 import importlib.util
 import sys
-from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
-from six_nodes import TRAIN, Dense, N, gcn, graph
+from six_nodes import (
+    TRAIN,
+    Dense,
+    gcn,
+    graph,
+    outcomes_of_history,
+    outcomes_of_random_nodes,
+)
 
 import graphdyn as gd
 from graphdyn.loader import gather
@@ -25,27 +31,6 @@ def probe():
     sys.modules[spec.name] = module  # dataclasses and named tuples look their module up
     spec.loader.exec_module(module)
     return module
-
-
-def outcomes_of_random_nodes(dense, size):
-    """(g~, g) of every subset, all equally likely; edges scaled by (N - 1) / (b - 1), loops exact."""
-    for chosen in combinations(range(N), size):
-        keep = torch.zeros(N, N, dtype=torch.float64)
-        for u in chosen:
-            for v in chosen:
-                keep[u, v] = 1 if u == v else (N - 1) / (size - 1)
-        omega = dense.omega([v for v in chosen if v in TRAIN], N / size / len(TRAIN))
-        yield dense.gradient(omega, dense.a * keep, 0.0, dense.a * keep), dense.gradient(omega)
-
-
-def outcomes_of_history(dense, table, size):
-    """Random seeds compute themselves; their other neighbours come from the table."""
-    for chosen in combinations(TRAIN, size):
-        fresh = torch.zeros(N, dtype=torch.float64)
-        fresh[list(chosen)] = 1
-        old = (dense.a * (1 - fresh)) @ torch.relu(table.double())
-        omega = dense.omega(chosen, 1 / size)
-        yield dense.gradient(omega, dense.a * fresh, old), dense.gradient(omega)
 
 
 def truth_of(dense, outcomes):
