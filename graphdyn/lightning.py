@@ -82,11 +82,13 @@ class LightningRecorder(Callback):
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Write what is not written."""
-        self._close()
+        if self.recorder:
+            self.recorder.close()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Write what is not written."""
-        self._close()
+        """Write what is not written, so that a checkpoint can go on."""
+        if self.recorder:
+            self.recorder.close(finished=False)
 
     def state_dict(self) -> dict[str, Any]:
         """For Lightning's checkpoint."""
@@ -95,7 +97,3 @@ class LightningRecorder(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From Lightning's checkpoint."""
         self._state = state_dict.get("recorder")
-
-    def _close(self) -> None:
-        if self.recorder:
-            self.recorder.close()

@@ -17,14 +17,18 @@ class MicroBatches:
     """Watches the backward passes between two steps.
 
     A hook on a leaf sees the gradient of one backward pass, before it is added to ``.grad``. A parameter that
-    comes by a second time begins a new micro-batch.
+    comes by a second time begins a new micro-batch; if its ``.grad`` is gone by then, what was seen before
+    belongs to a step that was never taken, and is forgotten.
 
     Args:
         groups: What is watched.
+
+    Attributes:
+        paused: Whether backward passes are somebody else's, and not counted.
     """
 
     def __init__(self, groups: Groups):
-        self.groups = groups
+        self.groups, self.paused = groups, False
         self._handles: list[Any] = []
         self._seen: list[dict[str, Tensor]] = []
         self._home = {n: g for g, members in groups.members.items() for n in members}
@@ -54,7 +58,13 @@ class MicroBatches:
         return sum(found, torch.zeros((), dtype=torch.float64, device=device))
 
     def _hook(self, name: str):
+        parameter = self.groups.parameters[name]
+
         def note(grad: Tensor) -> None:
+            if self.paused:
+                return
+            if parameter.grad is None and any(name in batch for batch in self._seen):
+                self._seen = []
             if not self._seen or name in self._seen[-1]:
                 self._seen.append({})
             self._seen[-1][name] = grad.detach().double().square().sum()

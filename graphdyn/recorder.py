@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +25,7 @@ from graphdyn.instruments.instrument import Instrument, Need
 from graphdyn.journal import Clock, Event, Line, Metric
 from graphdyn.keys import Key
 from graphdyn.micro import MicroBatches
+from graphdyn.optimizer_steps import OptimizerSteps
 from graphdyn.problem import Problem
 from graphdyn.schedule import NEVER
 from graphdyn.sinks import FolderSink, Sink
@@ -103,10 +105,12 @@ class Recorder:
         self._turn: list[Watch] = []
         self._before: Tensor | None = None
         self._settings: dict[str, dict[str, Any]] = {}
-        self._touched, self._modified = Touched(self.groups), None
+        self._touched = Touched(self.groups)
+        self._modified: bool | None = None
+        self._handed: Tensor | None = None
         self._scale: Tensor | None = None  # what a scaler leaves to the optimiser to divide by
         self._squares: Tensor | None = None  # of the micro-batches of the last step
-        self._hooks: list[Any] = []
+        self._steps = OptimizerSteps(optimizer, self._pre, self._post)
         self._micro = MicroBatches(self.groups) if self._reads(Need.MICRO) else None
         self._last: float | None = None  # end of the last step
         self._inside = 0.0  # instrument time since then
@@ -122,53 +126,58 @@ class Recorder:
             InputError: If it is attached.
             RecordError: If the folder holds rows of another run.
         """
-        if self._hooks:
+        if self._steps.attached:
             raise InputError("the recorder is attached; close it before it is attached again.")
         self.sink.open()
-        before = self.optimizer.register_step_pre_hook(self._pre)
-        after = self.optimizer.register_step_post_hook(self._post)
-        self._hooks = [before, after]
+        self._steps.attach()
         self._touched.attach()
         if self._micro is not None:
             self._micro.attach()
         return self
 
-    def close(self) -> None:
-        """Stop to watch, and write what is not written."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
+    def close(self, *, finished: bool = True) -> None:
+        """Stop to watch, and write what is not written; twice is as good as once.
+
+        Args:
+            finished: Whether the record is complete. One that is not can go on from a checkpoint.
+        """
+        self._steps.detach()
         self._touched.detach()
         if self._micro is not None:
             self._micro.detach()
-        self.sink.close()
+        self.sink.close(finished=finished)
 
     def __enter__(self) -> Recorder:
         return self.attach()
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self.close(finished=kind is None)
 
     # ---------------------------------------------------------------------- what the loop may say
 
-    def log(self, *, loss: Tensor | None = None, **scores: float) -> None:
+    def log(self, *, loss: Tensor | float | None = None, **scores: float) -> None:
         """Record numbers of the loop's own, and let instruments of convergence read them.
 
         Args:
-            loss: Training loss of the last step; nobody waits for it.
+            loss: Training loss of the last step, so after it; of a tensor nobody waits for the value.
             **scores: Latest evaluations by name, for example ``valid=0.71``.
+
+        Raises:
+            InputError: If the loss is more than one number.
         """
+        if loss is not None:
+            loss = _scalar(loss)
         self.note(loss, scores)
         clock = self._now()
         if loss is not None:
-            self.sink.put(clock, Metric("loss", "step", cast(float, loss.detach())))
+            self.sink.put(clock, Metric("loss", "step", cast(float, loss)))
         for name, value in scores.items():
             self.sink.put(clock, Metric(name, "all", value))
 
     def note(self, loss: Tensor | None = None, scores: Mapping[str, float] | None = None) -> None:
         """As :meth:`log`, for loops that record these numbers themselves."""
-        if loss is not None and self._reads(Need.LOSSES):
-            self._losses.append((self.step - 1, loss.detach()))
+        if loss is not None and any(w.reads_losses for w in self.watches):
+            self._losses.append((self.step - 1, loss.detach().clone()))
         self._scores.update(scores or {})
 
     def mark(self, event: str, text: str = "") -> None:
@@ -176,10 +185,17 @@ class Recorder:
         self.sink.put(self._now(), Event(event, text))
 
     def end_epoch(self) -> None:
-        """An epoch is over: instruments with the schedule :class:`graphdyn.Epoch` measure now."""
+        """An epoch is over: instruments with the schedule :class:`graphdyn.Epoch` measure now.
+
+        Those that look at a step measure the next one.
+        """
         self.epoch += 1
         start = time.perf_counter()
-        self._turn = self._afford([w for w in self.watches if w.ends(self.epoch)])
+        ends = [w for w in self.watches if w.ends(self.epoch)]
+        for watch in ends:
+            if Need.UPDATE in watch.instrument.needs:
+                watch.at(self.step + 1)
+        self._turn = self._afford([w for w in ends if Need.UPDATE not in w.instrument.needs])
         self._measure()
         self._charge(start)
 
@@ -205,8 +221,14 @@ class Recorder:
         for name in names:
             if name not in known:
                 raise InputError(f"no instrument '{name}' here; known: {', '.join(known)}.")
+        start = time.perf_counter()
         s = self._snapshot()
-        return {n: known[n].read(s) for n in names or known}
+        try:
+            with self._unheard():
+                return {n: known[n].read(s) for n in names or known}
+        finally:
+            self.symmetry = s.symmetry
+            self._inside += time.perf_counter() - start
 
     @property
     def firings(self) -> dict[str, list[int]]:
@@ -218,7 +240,7 @@ class Recorder:
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, for the loop's own checkpoint: tensors and plain values."""
         start = time.perf_counter()
-        own = {"step": self.step, "epoch": self.epoch, "started": self._started}
+        own = {"step": self.step, "epoch": self.epoch, "started": self._started, "told": self._told}
         spent = {n: getattr(self.budget, n) for n in ("trained", "spent", "steps")}
         watches = {w.instrument.name: w.state() for w in self.watches}
         rest = {"losses": list(self._losses), "scores": dict(self._scores)}
@@ -242,7 +264,9 @@ class Recorder:
         self.step, self.epoch, self._started = state["step"], state["epoch"], state["started"]
         for name, value in state["budget"].items():
             setattr(self.budget, name, value)
-        self._losses, self._scores = list(state["losses"]), dict(state["scores"])
+        self._told = state["told"]
+        self._losses = [(step, loss) for step, loss in state["losses"]]
+        self._scores = dict(state["scores"])
         for watch in self.watches:
             watch.restore(state["watches"][watch.instrument.name])
         self.sink.restore(state["sink"])
@@ -250,7 +274,7 @@ class Recorder:
 
     # ----------------------------------------------------------------------------------- the hooks
 
-    def _pre(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _pre(self, closure: bool) -> None:
         if not self._started:
             self._begin()
         if self.step + 1 < self._next:
@@ -260,19 +284,31 @@ class Recorder:
         if self._turn:
             _refuse_capture()
             self._settings = self._options()
-            self._modified = self._touched.modified()
-            self._scale = getattr(optimizer, "grad_scale", None)
+            self._scale = getattr(self.optimizer, "grad_scale", None)
             if any(Need.UPDATE in w.instrument.needs for w in self._turn):
                 self._before = self.groups.weights()
+            if not closure:
+                self._gradients_now()
         self._charge(start)
 
-    def _post(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _gradients_now(self) -> None:
+        """As the optimiser gets them: some write to them as they step, fused ones what a scaler left to them."""
+        self._modified = self._touched.modified()
+        if self._before is not None:
+            grad = self.groups.grads()
+            self._handed = grad if self._scale is None else grad / self._scale
+
+    def _post(self, closure: bool) -> None:
         now = time.perf_counter()
         if self._last is not None and self._own:
             self.budget.train(now - self._last - self._inside)
         self._inside = 0.0
         self.step += 1
         self._squares = None if self._micro is None else self._micro.take()
+        if self._squares is not None and self._scale is not None:
+            self._squares = self._squares / self._scale.double().square()
+        if self._turn and closure:
+            self._gradients_now()
         if self.step >= self._next and not self.deferred:
             self._measure()
         if self.sink.waiting >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
@@ -294,10 +330,12 @@ class Recorder:
         if self._turn:
             self._tell_modified()
             s = self._snapshot()
-            for watch in self._turn:
-                watch.fired(self.step)
-                self._take(watch, s)
-            self._turn, self._before, self._settings = [], None, {}
+            with self._unheard():
+                for watch in self._turn:
+                    watch.fired(self.step)
+                    self._take(watch, s)
+            self._turn, self._before, self._handed = [], None, None
+            self._settings, self._scale, self._modified = {}, None, None
         self._plan()
 
     def _tell_modified(self) -> None:
@@ -319,7 +357,7 @@ class Recorder:
             reading = {"": reason}
         for row in rows_of(watch.instrument, reading):
             self.sink.put(clock, row)
-        for what, reason in gaps_of(reading).items():
+        for what, reason in gaps_of(reading):
             name = f"{watch.instrument.name}.{what}" if what else watch.instrument.name
             if watch.refused(f"{name}: {reason}"):
                 self.sink.put(clock, Event(f"{name} invalid", reason))
@@ -341,7 +379,7 @@ class Recorder:
             key=self.key.at(step=self.step),
             settings=self._settings or self._options(),
             before=self._before,
-            scale=self._scale,
+            handed=self._handed,
             modified=self._modified,
             micro=self._squares,
             counters={"seconds": clock.seconds, "edges": float(clock.edges)},
@@ -358,10 +396,10 @@ class Recorder:
 
     def _afford(self, due: list[Watch]) -> list[Watch]:
         """Those that the budget has the time for together, the longest due first; the others wait for it."""
-        turn, planned = [], 0.0
+        turn, planned = [w for w in due if w.replayed], 0.0
         # One that is dear, and has never measured, would wait for ever while cheap ones spend all there is.
         saving = any(not w.firings and not w.off for w in self.watches)
-        for watch in sorted(due, key=lambda w: w.next):
+        for watch in sorted((w for w in due if not w.replayed), key=lambda w: w.next):
             part = SAVING if saving and watch.firings else 1.0
             expected = planned + self._expected(watch)
             if self.budget.allows(expected, part):
@@ -388,10 +426,22 @@ class Recorder:
 
     def _trim(self) -> None:
         """Forget losses that all have read."""
-        seen = [w.seen for w in self.watches if Need.LOSSES in w.instrument.needs and not w.off]
+        seen = [w.seen for w in self.watches if w.reads_losses]
         self._losses = [pair for pair in self._losses if pair[0] > min(seen, default=math.inf)]
 
     # ----------------------------------------------------------------------------------- the rest
+
+    @contextmanager
+    def _unheard(self) -> Iterator[None]:
+        """Inside, backward passes are those of instruments, which nobody counts."""
+        ears = (self._touched, *([] if self._micro is None else [self._micro]))
+        for ear in ears:
+            ear.paused = True
+        try:
+            yield
+        finally:
+            for ear in ears:
+                ear.paused = False
 
     def _options(self) -> dict[str, dict[str, Any]]:
         """The optimiser's options in force, by group; those of its first parameter speak for a group."""
@@ -415,14 +465,19 @@ class Recorder:
 
 def rows_of(instrument: Instrument, reading: Reading) -> list[Metric | Line]:
     """What an instrument says, as rows of a journal."""
+    if not isinstance(reading, Mapping):
+        raise InputError(
+            f"{type(instrument).__name__}.measure gave {type(reading).__name__}; it must give numbers by name."
+        )
     numbers = {k: v for k, v in reading.items() if not isinstance(v, Invalid)}
     return [_row(instrument, key, value) for key, value in numbers.items()]
 
 
-def gaps_of(reading: Reading) -> dict[str, str]:
-    """Why numbers are missing, by what was to be measured."""
-    gaps = {key: str(v) for key, v in reading.items() if isinstance(v, Invalid)}
-    return {key if isinstance(key, str) else key[0]: reason for key, reason in gaps.items()}
+def gaps_of(reading: Reading) -> list[tuple[str, str]]:
+    """What was to be measured, and why it is missing, once for groups with one reason."""
+    gaps = [(key, str(v)) for key, v in reading.items() if isinstance(v, Invalid)]
+    named = [(key if isinstance(key, str) else key[0], reason) for key, reason in gaps]
+    return [*dict.fromkeys(named)]
 
 
 def _row(
@@ -434,8 +489,30 @@ def _row(
         return Line(name, group, cast(Any, value.x), cast(Any, value.y))
     found = value if isinstance(value, Estimate) else Estimate(value)
     level = instrument.level if len(instrument.levels) > 1 else None
-    number, se, pred = (cast(Any, v) for v in (found.value, found.se, found.pred))
+    number, se, pred = (
+        v if v is None or isinstance(v, (float, int)) else _number(name, v)
+        for v in (found.value, found.se, found.pred)
+    )
+    if number is None:
+        raise InputError(f"{name} is None; leave it out, or give an Invalid that says why.")
     return Metric(name, group, number, se, pred, found.n, level)
+
+
+def _number(name: str, value: Any) -> Any:
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise InputError(
+            f"{name} has shape {tuple(value.shape)}; a reading is one number, or a Curve of several."
+        )
+    return value
+
+
+def _scalar(loss: Tensor | float) -> Tensor:
+    loss = torch.as_tensor(loss).detach()
+    if loss.numel() != 1:
+        raise InputError(
+            f"log got a loss of shape {tuple(loss.shape)}; give the number that was differentiated."
+        )
+    return loss
 
 
 def _check(watches: list[Watch], problem: Problem | None) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graphdyn.errors import InputError, RecordError
 from graphdyn.files import lock
-from graphdyn.journal import Clock, Event, Journal, Line, Metric, read_table
+from graphdyn.journal import TABLES, Clock, Event, Journal, Line, Metric, read_table
 
 Row = Metric | Line | Event
 
@@ -37,8 +37,8 @@ class Sink:
         """
 
     def put(self, clock: Clock, row: Row) -> None:
-        """Note a row; numbers may be tensors without dimension."""
-        self._waiting.append((clock, row))
+        """Note a row; numbers may be tensors without dimension, which are copied: they may change later."""
+        self._waiting.append((clock, _held(row)))
 
     @property
     def waiting(self) -> int:
@@ -61,8 +61,12 @@ class Sink:
         """Take rows of plain numbers, in order."""
         self.rows += rows
 
-    def close(self) -> None:
-        """Write everything; the last call."""
+    def close(self, *, finished: bool = True) -> None:
+        """Write everything; the last call.
+
+        Args:
+            finished: Whether the record is complete; one that is not may go on from a checkpoint.
+        """
         self.flush(wait=True)
 
     def state(self) -> dict[str, Any]:
@@ -90,10 +94,16 @@ class FolderSink(Sink):
         self.journal.folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock(self.journal.folder)
         self._resumed = not _holds_rows(self.journal.folder)
+        self._closed = False
 
     def open(self) -> None:
         """See :meth:`Sink.open`."""
+        if self._closed:
+            raise RecordError(
+                f"the record in {self.journal.folder} was closed; choose another folder."
+            )
         if not self._resumed:
+            self._lock.close()
             raise RecordError(
                 f"{self.journal.folder} holds what another run has measured; restore the recorder from that "
                 "run's checkpoint, or choose another folder."
@@ -105,12 +115,15 @@ class FolderSink(Sink):
             self.journal.add(clock, row)
         self.journal.write()
 
-    def close(self) -> None:
-        """See :meth:`Sink.close`; tables become Parquet."""
-        super().close()
-        if self._resumed:
+    def close(self, *, finished: bool = True) -> None:
+        """See :meth:`Sink.close`; tables of a complete record become Parquet."""
+        if self._closed:
+            return
+        super().close(finished=finished)
+        if self._resumed and finished:
             self.journal.compact()
             self.journal.clear_parts()
+        self._closed = True
         self._lock.close()
 
     def state(self) -> dict[str, Any]:
@@ -149,11 +162,11 @@ class Tee(Sink):
         for sink in self.sinks:
             sink.write(rows)
 
-    def close(self) -> None:
+    def close(self, *, finished: bool = True) -> None:
         """See :meth:`Sink.close`."""
-        super().close()
+        super().close(finished=finished)
         for sink in self.sinks:
-            sink.close()
+            sink.close(finished=finished)
 
     def state(self) -> dict[str, Any]:
         """See :meth:`Sink.state`."""
@@ -191,9 +204,9 @@ class TensorBoardSink(Sink):
             elif isinstance(row, Event):
                 self._writer.add_text(row.name, row.text, clock.step)
 
-    def close(self) -> None:
+    def close(self, *, finished: bool = True) -> None:
         """See :meth:`Sink.close`."""
-        super().close()
+        super().close(finished=finished)
         self._writer.close()
 
 
@@ -242,15 +255,26 @@ class _Flight:
                     tensors.setdefault(value.device, []).append(value.detach().reshape(()))
                     self._places.setdefault(value.device, []).append((i, name))
         self._copies = {device: _send(_stack(found)) for device, found in tensors.items()}
+        self._curves = {
+            (i, name): _send(getattr(row, name))
+            for i, (_, row) in enumerate(rows)
+            for name in (("x", "y") if type(row) is Line else ())
+            if isinstance(getattr(row, name), Tensor)
+        }
 
     @property
     def arrived(self) -> bool:
         """Whether nothing is under way."""
-        return all(event is None or event.query() for _, event in self._copies.values())
+        sent = (*self._copies.values(), *self._curves.values())
+        return all(event is None or event.query() for _, event in sent)
 
     def rows(self) -> list[tuple[Clock, Row]]:
         """All rows with plain numbers; waits for those under way."""
-        changes: dict[int, dict[str, float]] = {}
+        changes: dict[int, dict[str, Any]] = {}
+        for (row, name), (values, event) in self._curves.items():
+            if event is not None:
+                event.synchronize()
+            changes.setdefault(row, {})[name] = values.tolist()
         for device, (values, event) in self._copies.items():
             if event is not None:
                 event.synchronize()
@@ -274,13 +298,21 @@ def _send(values: Tensor) -> tuple[Tensor, Any]:
     return host, event
 
 
-def _plain(row: Row, changes: dict[str, float] | None) -> Row:
+def _held(row: Row) -> Row:
+    """With tensors of its own."""
+    if isinstance(row, Event):
+        return row
+    tensors = {n: v for n, v in zip(row._fields, row) if isinstance(v, Tensor)}
+    return row._replace(**{n: v.detach().clone() for n, v in tensors.items()}) if tensors else row
+
+
+def _plain(row: Row, changes: dict[str, Any] | None) -> Row:
     """With floats, and no standard error or prediction where that is not a number."""
-    if isinstance(row, Line):
-        return row._replace(x=_floats(row.x), y=_floats(row.y))
     if isinstance(row, Event):
         return row
     row = row._replace(**changes) if changes else row
+    if isinstance(row, Line):
+        return row._replace(x=_floats(row.x), y=_floats(row.y))
     if row.se is None and row.pred is None:
         return row
     optional = ((n, getattr(row, n)) for n in ("se", "pred"))
@@ -288,11 +320,10 @@ def _plain(row: Row, changes: dict[str, float] | None) -> Row:
 
 
 def _floats(values: Any) -> list[float]:
-    return values.tolist() if isinstance(values, Tensor) else [float(v) for v in values]
+    return [float(v) for v in values]
 
 
 def _holds_rows(folder: Path) -> bool:
-    try:
-        return read_table(folder).num_rows > 0
-    except RecordError:
-        return False
+    found = [name for name in TABLES.values() if (folder / name).is_dir()]
+    found += [path.stem for path in folder.glob("*.parquet") if path.stem in TABLES.values()]
+    return any(read_table(folder, name).num_rows for name in found)

@@ -50,8 +50,7 @@ class Snapshot:
         key: Of the randomness of this moment.
         settings: The optimiser's options in force during the last step, by name of a group of ``groups``.
         before: (P,) weights before the last step; ``None`` at step 0, or where no instrument asked.
-        scale: What the optimiser divides gradients by before it uses them (fused optimisers under a gradient
-            scaler); :attr:`grad` is divided by it already.
+        handed: (P,) gradient as the last step was handed it; ``None``: read it where it lies.
         modified: Whether somebody (clipping, a loss scaler, a memory) wrote to gradients between
             backward pass and step; ``None``: not known.
         micro: Squared norms of the gradients of the micro-batches that make up the last step.
@@ -73,7 +72,7 @@ class Snapshot:
     key: Key
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     before: Tensor | None = None
-    scale: Tensor | None = None
+    handed: Tensor | None = None
     modified: bool | None = None
     micro: Tensor | None = None
     counters: Mapping[str, float] = field(default_factory=dict)
@@ -89,20 +88,31 @@ class Snapshot:
 
     @property
     def grad(self) -> Tensor:
-        """(P,) the gradient that the last step used; it belongs to the weights ``before``."""
-        grad = self._once("grad", self.groups.grads)
-        return grad if self.scale is None else grad / self.scale
+        """(P,) the gradient that the last step used; it belongs to the weights ``before``.
+
+        Raises:
+            Invalid: If there is none any more.
+        """
+        if self.handed is not None:
+            return self.handed
+        if all(p.grad is None for p in self.groups.parameters.values()):
+            raise Invalid("no gradient is there at this moment; measure right after a step.")
+        return self._once("grad", self.groups.grads)
 
     @property
     def update(self) -> Tensor:
         """(P,) ``weights - before``.
 
         Raises:
-            Invalid: If there was no step yet.
+            Invalid: If there was no step yet, or nobody kept the weights before it.
         """
         before = self.before
         if before is None:
-            raise Invalid("no step was taken yet.")
+            raise Invalid(
+                "the weights before the last step were not kept; measure right after a step that was due."
+                if self.step
+                else "no step was taken yet."
+            )
         return self._once("update", lambda: self.weights - before)
 
     def given(self) -> Problem:

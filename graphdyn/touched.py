@@ -14,11 +14,15 @@ class Touched:
 
     Args:
         groups: Its first parameter is watched.
+
+    Attributes:
+        paused: Whether backward passes are somebody else's, and not counted.
     """
 
     def __init__(self, groups: Groups):
         self._parameter: nn.Parameter | None = next(iter(groups.parameters.values()), None)
         self._version: int | None = None
+        self.paused = False
         self._handle: Any = None
 
     def attach(self) -> None:
@@ -38,4 +42,5 @@ class Touched:
         return self._parameter.grad._version != self._version
 
     def _note(self, parameter: Any) -> None:
-        self._version = parameter.grad._version
+        if not self.paused:
+            self._version = parameter.grad._version

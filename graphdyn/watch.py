@@ -32,6 +32,7 @@ class Watch:
         firings: Steps at which it has measured.
         off: Why it never measures; empty while it does.
         seen: Step of the last loss that it has read.
+        replayed: Whether another run says when it measures, whatever it costs.
     """
 
     def __init__(self, instrument: Instrument, replay: Iterable[int] | None = None):
@@ -41,6 +42,7 @@ class Watch:
             Need.UPDATE | Need.LOSSES
         )  # which there are not before the first step
         self.next = self.schedule.after(0 if late else -1)
+        self.replayed = replay is not None
         self.firings: list[int] = []
         self.off, self._told = "", set[str]()
         self._costs: dict[int, list[float]] = {}
@@ -52,6 +54,12 @@ class Watch:
     def auto(self) -> Auto | None:
         """The schedule, if the budget decides."""
         return self.schedule if isinstance(self.schedule, Auto) and not self.off else None
+
+    @property
+    def reads_losses(self) -> bool:
+        """Whether it will ever read a loss again."""
+        over = self.next >= NEVER and not isinstance(self.schedule, Epoch)
+        return Need.LOSSES in self.instrument.needs and not self.off and not over
 
     def wants(self, step: int) -> bool:
         """Whether it is due at this step; a step that was missed is made up for at the next."""
@@ -68,6 +76,10 @@ class Watch:
         """It measures now."""
         self.firings.append(step)
         self.next = self._after(step)
+
+    def at(self, step: int) -> None:
+        """At this step."""
+        self.next = step
 
     def wait(self, step: int) -> None:
         """Not before this step."""
@@ -134,7 +146,7 @@ class Watch:
         """What a resumed run needs."""
         own = {
             "next": self.next,
-            "firings": self.firings,
+            "firings": list(self.firings),
             "off": self.off,
             "interval": self._interval,
         }

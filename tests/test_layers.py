@@ -61,6 +61,7 @@ FLOW = (
     "journal",
     "sinks",
     "micro",
+    "optimizer_steps",
     "touched",
     "watch",
     "recorder",
