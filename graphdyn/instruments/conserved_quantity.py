@@ -4,7 +4,8 @@ Valid for generators of mixed signs (one part of the weights may grow as another
 :class:`graphdyn.SymmetryMap`): ReLU layers without norms, attention beside its weight, affine parameters of norms beside
 the next layer. Under gradient flow with weight decay lambda their quantity decays as ``exp(-2 lambda t)``. Derived here:
 by Euler ``sum_p s_p <g_p, w_p> = 0``, so a step ``w' = (1 - eta lambda) w - eta g`` of SGD without momentum leaves no cross
-term, and the recursion is exact however large the step.
+term, and the recursion is exact however large the step. States that a memory holds do not scale with the weights:
+with histories the prediction misses by what they add to the gradient.
 """
 
 from __future__ import annotations

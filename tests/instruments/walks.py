@@ -4,8 +4,11 @@ import math
 
 import torch
 
+from graphdyn.groups import Groups
+from graphdyn.keys import Key
 from graphdyn.problem import FunctionProblem
 from graphdyn.recorder import Recorder
+from graphdyn.snapshot import Snapshot
 
 
 class Vector(torch.nn.Module):
@@ -42,6 +45,28 @@ def walk(model, optimizer, instruments, problem, steps, gradient, *, seed=0, bef
             model.w.grad = gradient(model.w.detach(), c)
             optimizer.step()
     return rows(recorder)
+
+
+def moments(model, optimizer, steps, gradient, problem=None, *, by="layer", seed=0):
+    """Snapshots after each of some steps on gradients in closed form, made by hand; symmetry is handed on."""
+    rng, symmetry = torch.Generator().manual_seed(seed), None
+    groups = Groups(model, by)
+    of = {id(p): g for g in optimizer.param_groups for p in g["params"]}
+    for step in range(steps):
+        before = groups.weights()
+        options = {n: of[id(groups.parameters[m[0]])] for n, m in groups.members.items()}
+        kind = {"optimizer": type(optimizer).__name__}
+        settings = {
+            n: kind | {k: v for k, v in o.items() if k != "params"} for n, o in options.items()
+        }
+        for p in model.parameters():
+            c = torch.randn(p.shape, generator=rng, dtype=p.dtype)
+            p.grad = gradient(p.detach(), c)
+        optimizer.step()
+        s = Snapshot(step + 1, 0, model, optimizer, groups, problem, Key(step), settings, before)
+        s.symmetry = symmetry
+        yield s
+        symmetry = s.symmetry
 
 
 def rows(recorder):
