@@ -1,6 +1,7 @@
 """SamplerMSE: how wrong the gradient of a step is at frozen weights, and which part of the error is whose.
 
-With S the targets of a step (and the dropout masks that its key draws), w the neighbours drawn for them, g(S, w)
+With S the targets of a step (with the dropout masks that its key draws, and the nodes of a subgraph whose plan they
+decide), w the neighbours drawn for them, g(S, w)
 what the optimiser sees, e(S) the gradient of the same loss with exact neighbourhoods and the same masks, and G
 that of all targets, exact, averaged over masks, two exact laws hold, derived here by conditioning on S:
 
