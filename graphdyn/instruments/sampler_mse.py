@@ -1,15 +1,15 @@
 """SamplerMSE: how wrong the gradient of a step is at frozen weights, and which part of the error is whose.
 
 With S the targets of a step (with the dropout masks that its key draws, and the nodes of a subgraph whose plan they
-decide), w the neighbours drawn for them, g(S, w)
-what the optimiser sees, e(S) the gradient of the same loss with exact neighbourhoods and the same masks, and G
-that of all targets, exact, averaged over masks, two exact laws hold, derived here by conditioning on S:
+decide), w the neighbours drawn for them, g(S, w) what the optimiser sees, e(S) the gradient of the same loss with
+exact neighbourhoods and the same masks, and G that of all targets, exact, averaged over masks, two exact laws
+hold, derived here by conditioning on S:
 
     E|g - G|^2 = V_emb + b2_cond + V_sgd + X        E|g - G|^2 = bias2 + between + V_emb
 
-They correct the identity of Cong et al. 2020 ("Minimal Variance Sampling with Provable Guarantees for Fast
-Training of Graph Neural Networks", definition 3.1), which is V_emb + b2_cond + V_sgd and leaves out X. Valid for any sampler and memory
-whose targets can be computed exactly; a memory is looked at as it is, nothing is pushed.
+The first is the identity of Cong et al. 2020 ("Minimal Variance Sampling with Provable Guarantees for Fast Training
+of Graph Neural Networks", definition 3.1) with the cross term X, which that leaves out. Valid for any sampler and
+memory whose targets can be computed exactly; a memory is looked at as it is, nothing is pushed.
 """
 
 from __future__ import annotations
