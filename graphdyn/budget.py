@@ -91,12 +91,16 @@ class Budget:
         self.steps += 1
 
     def steps_until(self, seconds: float, part: float = 1.0) -> int:
-        """How many more steps it takes before so much may be spent, at least 1; see :meth:`allows`."""
+        """How many more steps it takes before so much may be spent; see :meth:`allows`.
+
+        Not fewer than keep asking, which takes time too, to a tenth of the share.
+        """
         if self.share is None or not self.step_seconds:
             return 1
         share = RESERVE * self.share * part
         lacking = self.spent + seconds - share * self.trained
-        return max(1, math.ceil(lacking / (share * self.step_seconds)))
+        quiet = 10 * PRIOR / (self.share * self.step_seconds)
+        return max(1, math.ceil(max(lacking / (share * self.step_seconds), quiet)))
 
     def allows(self, seconds: float, part: float = 1.0) -> bool:
         """Whether so much more may be spent now, of a part of the share."""

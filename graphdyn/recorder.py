@@ -102,6 +102,8 @@ class Recorder:
         self._clock, self._own = clock or self._own_clock, clock is None
         self._scores: dict[str, float] = {}
         self._losses: list[tuple[int, Tensor]] = []
+        self._hears = self._reads(Need.LOSSES)
+        self._unwritten: list[tuple[Clock | tuple[int, int, float], Tensor]] = []
         self._turn: list[Watch] = []
         self._before: Tensor | None = None
         self._settings: dict[str, dict[str, Any]] = {}
@@ -114,7 +116,7 @@ class Recorder:
         self._micro = MicroBatches(self.groups) if self._reads(Need.MICRO) else None
         self._last: float | None = None  # end of the last step
         self._inside = 0.0  # instrument time since then
-        self._flushed = time.monotonic()
+        self._flushed = time.perf_counter()
         self._next, self._started, self._told = 0, False, False
 
     # ---------------------------------------------------------------------------------- on and off
@@ -145,6 +147,7 @@ class Recorder:
         self._touched.detach()
         if self._micro is not None:
             self._micro.detach()
+        self._write_losses()
         self.sink.close(finished=finished)
 
     def __enter__(self) -> Recorder:
@@ -165,20 +168,26 @@ class Recorder:
         Raises:
             InputError: If the loss is more than one number.
         """
+        start = time.perf_counter()
         if loss is not None:
-            loss = _scalar(loss)
-        self.note(loss, scores)
-        clock = self._now()
-        if loss is not None:
-            self.sink.put(clock, Metric("loss", "step", cast(float, loss)))
-        for name, value in scores.items():
-            self.sink.put(clock, Metric(name, "all", value))
+            # Once a step, so no more than this now; rows are made when they are written.
+            loss = _scalar(loss).clone()
+            at = (self.step, self.epoch, self.budget.trained) if self._own else self._now()
+            self._unwritten.append((at, loss))
+            self.note(loss)
+        if scores:
+            self.note(scores=scores)
+            clock = self._now()
+            for name, value in scores.items():
+                self.sink.put(clock, Metric(name, "all", value))
+        self._charge(start)
 
     def note(self, loss: Tensor | None = None, scores: Mapping[str, float] | None = None) -> None:
-        """As :meth:`log`, for loops that record these numbers themselves."""
-        if loss is not None and any(w.reads_losses for w in self.watches):
-            self._losses.append((self.step - 1, loss.detach().clone()))
-        self._scores.update(scores or {})
+        """As :meth:`log`, for loops that record these numbers themselves, in tensors that stay as they are."""
+        if loss is not None and self._hears:
+            self._losses.append((self.step - 1, loss))
+        if scores:
+            self._scores.update(scores)
 
     def mark(self, event: str, text: str = "") -> None:
         """Record that something happened."""
@@ -244,6 +253,7 @@ class Recorder:
         spent = {n: getattr(self.budget, n) for n in ("trained", "spent", "steps")}
         watches = {w.instrument.name: w.state() for w in self.watches}
         rest = {"losses": list(self._losses), "scores": dict(self._scores)}
+        self._write_losses()
         state = {**own, **rest, "budget": spent, "watches": watches, "sink": self.sink.state()}
         self._charge(start)
         return state
@@ -270,7 +280,7 @@ class Recorder:
         for watch in self.watches:
             watch.restore(state["watches"][watch.instrument.name])
         self.sink.restore(state["sink"])
-        self._plan()
+        self._next = min((w.next for w in self.watches), default=NEVER)
 
     # ----------------------------------------------------------------------------------- the hooks
 
@@ -311,11 +321,20 @@ class Recorder:
             self._gradients_now()
         if self.step >= self._next and not self.deferred:
             self._measure()
-        if self.sink.waiting >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+        rows = self.sink.waiting + len(self._unwritten)
+        if rows >= FLUSH_ROWS or now - self._flushed > FLUSH_SECONDS:
+            self._write_losses()
             self.sink.flush()
-            self._flushed = time.monotonic()
+            self._flushed = now
         self._charge(now)
         self._last, self._inside = time.perf_counter(), 0.0
+
+    def _write_losses(self) -> None:
+        """Those that the loop has logged, as rows."""
+        heard, self._unwritten = self._unwritten, []
+        for at, loss in heard:
+            clock = at if isinstance(at, Clock) else Clock(0, *at, 0)
+            self.sink.put(clock, Metric("loss", "step", cast(float, loss)))
 
     def _begin(self) -> None:
         """At step 0, with the first weights; or where a resumed run stands."""
@@ -336,7 +355,8 @@ class Recorder:
                     self._take(watch, s)
             self._turn, self._before, self._handed = [], None, None
             self._settings, self._scale, self._modified = {}, None, None
-        self._plan()
+            self._plan()
+        self._next = min((w.next for w in self.watches), default=NEVER)
 
     def _tell_modified(self) -> None:
         if self._modified and not self._told:
@@ -420,7 +440,6 @@ class Recorder:
             asks = [Asks(w.expected(self.budget), w.auto.weight) for w in autos if w.auto]
             for watch, steps in zip(autos, intervals(asks, share, self.budget.step_seconds)):
                 watch.every(steps)
-        self._next = min((w.next for w in self.watches), default=NEVER)
         if self._losses:
             self._trim()
 
