@@ -74,7 +74,6 @@ PRESETS: dict[str, tuple[str, ...]] = {
         "distance_from_init",
         "fdt",
         "loss_integral",
-        "rate_fit",
     ),
     "standard": (),
     # What a sampler does to the gradient and to the embeddings; dear.
@@ -90,6 +89,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
 # Besides, gradients and states that tell what noise and depth do.
 PRESETS["standard"] = (
     *PRESETS["light"],
+    "rate_fit",
     "symmetry_map",
     "conserved_quantity",
     "grad_noise",
