@@ -82,6 +82,7 @@ def test_where_all_have_hit_the_variance_is_unknown():
     assert np.isnan(curve.se[-1])
     assert low[-1] == 0
     assert np.isnan(high[-1])
+    assert curve.median() == (1.0, 1.0, float("inf"))  # two runs bound the median from one side
 
 
 def test_the_median_of_too_few_hits_is_infinite():
