@@ -23,6 +23,7 @@ METHODS = {
     "gas": {"preset": "gas", "parts": 6, "parts_per_batch": 2},
     "lmc": {"preset": "lmc", "parts": 6, "parts_per_batch": 2},
     "cvd": {"preset": "vr-gcn-cvd", "fanouts": 2, "batch_size": 10},
+    "svrg": {"preset": "svrg", "fanouts": 2, "batch_size": 10},
     "sgcn+": {"preset": "sgcn+", "fanouts": 2, "batch_size": 10},
 }
 SUMS = ("vr-gcn", "lmc", "cvd")  # not for attention
