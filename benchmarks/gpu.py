@@ -6,7 +6,7 @@ First every model is compared with the CPU: logits and parameter gradients, drop
 the same bits. Then kernels and whole training epochs are timed with CUDA events; a kernel's bytes over its
 time is set beside the card's own copy bandwidth, measured in the same run. Every sampler must make the plans of
 the CPU with the graph on the device; sampling is timed alone, and as a part of a training step. Every method with a memory takes three steps
-beside the CPU. Needs torch,
+beside the CPU, and every instrument watches four steps without changing a bit. Needs torch,
 NumPy and Numba only (and pymetis for the sampler "cluster").
 """
 
@@ -25,9 +25,12 @@ from common import save
 from torch import Tensor
 
 from graphdyn import (
+    Instrument,
     Key,
     Loader,
+    NodeProblem,
     Propagation,
+    Recorder,
     build,
     full_batch,
     load,
@@ -37,6 +40,7 @@ from graphdyn import (
     train,
 )
 from graphdyn.data import power_law
+from graphdyn.instruments import INSTRUMENTS
 from graphdyn.kernels import dropout, edge_softmax, spmm
 from graphdyn.presets import PRESETS
 
@@ -241,6 +245,38 @@ def presets(device) -> dict[str, float]:
     return worst
 
 
+def instruments(device) -> dict[str, bool]:
+    """Whether each instrument works on the device and leaves training as it is, to the bit."""
+    found, plain = {}, watched(None, device)
+    for name, kind in INSTRUMENTS.items():
+        instrument = kind(0.5) if name == "time_to_target" else kind(every=1)
+        found[name] = all(torch.equal(a, b) for a, b in zip(plain, watched(instrument, device)))
+        print(f"  {name:<18} {'changes nothing' if found[name] else 'CHANGES TRAINING'}")
+    return found
+
+
+def watched(instrument: Instrument | None, device) -> list[Tensor]:
+    """Parameters and buffers after four steps, one instrument measuring at each."""
+    graph = load("csbm").to(device)
+    model = build("gcn", graph.num_features, graph.num_classes, hidden=16, norm="batch", seed=1)
+    model.to(device)
+    plans, memory = method("vr-gcn", batch_size=40).prepare(model, graph)
+    memory.start()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1e-3)
+    problem = NodeProblem(model, graph, plans, memory=memory)
+    recorder = Recorder(
+        model, optimizer, [instrument] if instrument else [], problem=problem, deferred=True
+    )
+    with recorder:
+        recorder.settle()
+        for step in islice(
+            train(model, Loader(plans, graph, epochs=9), optimizer, memory=memory), 4
+        ):
+            recorder.note(step.loss)
+            recorder.settle()
+    return [*model.parameters(), *model.buffers()]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -259,6 +295,8 @@ def main() -> int:
     results: dict = {"device": name, "difference": check(device)}
     print("methods with memories, against the CPU:")
     results["presets"] = presets(device)
+    print("instruments, measuring at every step:")
+    results["instruments"] = instruments(device)
     graph = power_law(
         nodes,
         avg_degree=24,
@@ -280,7 +318,8 @@ def main() -> int:
         print(save(f"gpu-{device.type}", results))
     differences = (*results["difference"].values(), *results["presets"].values())
     wrong = any(value >= 1e-3 for value in differences)
-    return int(wrong or not all(results["same_plans"].values()))
+    untouched = all(results["instruments"].values())
+    return int(wrong or not all(results["same_plans"].values()) or not untouched)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def _learning_rate(axes: Any, measured: Measured) -> bool:
     _lines(axes, found)
     last = _largest(found, 1)[0]
     told = f"{last.value[0]:.2g} to {last.value[-1]:.2g}"
-    if np.isfinite(last.pred[-1]):
+    if 0 < last.pred[-1] < np.inf:
         told += f", {last.value[-1] / last.pred[-1]:.2f} of equilibrium"
     axes.set(yscale="log", ylabel="effective learning rate")
     axes.set_title(f"Learning rate: {told}")
@@ -114,14 +114,16 @@ def _noise(axes: Any, measured: Measured) -> bool:
     if "v_emb" in found:
         found.pop("embedding", None)
     if axes is None:
-        return bool(found)
+        return "mse" in found
     for color, (what, series) in zip(COLORS, found.items()):
         _line(axes, series, color, PARTS[what])
-    total, parts = found["mse"], {w: s for w, s in found.items() if w not in ("mse", "square")}
-    worst = max(parts, key=lambda w: parts[w].value[-1])
-    share = parts[worst].value[-1] / total.value[-1]
+    total = found["mse"].value[-1]
+    parts = {w: s.value[-1] for w, s in found.items() if w not in ("mse", "square")}
+    worst = max(parts, key=lambda w: parts[w], default="mse")
+    known = worst != "mse" and 0 < total < np.inf
+    told = f": {parts[worst] / total:.0%} of the error is {PARTS[worst]}" if known else ""
     axes.set(yscale="log", ylabel="|error of the gradient|²")
-    axes.set_title(f"Noise: {share:.0%} of the error is {PARTS[worst]}")
+    axes.set_title(f"Noise{told}")
     _legend(axes)
     return True
 
@@ -195,7 +197,7 @@ def _units(axes: Any, measured: Measured) -> bool:
     if axes is None:
         return bool(found)
     _lines(axes, found, scale=100)
-    axes.set(ylabel="dead units (%)", ylim=(0, max(5.0, 110 * max(s.value.max() for s in found))))
+    axes.set(ylabel="dead units (%)", ylim=(0, None))
     axes.set_title(f"Units: {100 * max(s.value[-1] for s in found):.0f} % dead in the worst layer")
     return True
 
