@@ -73,10 +73,34 @@ def test_a_unit_that_is_silent_on_one_batch_is_not_dead():
     assert each[:, 3:].any(0).all()
     assert float(found["dead of batches", "layer 1"]) == 3 / 8
     assert "does not fit" in instrument.reason
-    assert not any(name == "flips" for name, _ in found)
+    again = instrument.measure(
+        s
+    )  # of other nodes each time, so that no sign can be said to turn over
+    assert not any("flips" in name for name, _ in again)
     instrument.level = 2  # two batches
     fewer = instrument.measure(s)["dead of batches", "layer 1"]
     assert float(fewer) == float(each[:2].all(0).double().mean())
+
+
+def test_rows_that_no_target_hears_do_not_count():
+    """A PyG model computes them all the same."""
+    g = layered.graph()
+    made = layered.pyg_model()
+    problem = layered.pyg_problem(made, g, chunk=7)
+    s = layered.snapshot(made, problem)
+    found = Units().measure(s)
+    pre, post = [], []
+    for i in range(8):
+        trace = s.trace("batch", i)
+        heard = trace.nodes["convs.1"].numel()
+        assert heard < trace.units["convs.1"].pre.shape[0]
+        pre.append(trace.units["convs.1"].pre[:heard])
+        post.append(trace.units["convs.1"].post[:heard])
+    assert float(found["mean of batches", "convs.1"]) == pytest.approx(float(torch.cat(pre).mean()))
+    size = torch.cat(post).abs().mean(0)
+    for k, share in enumerate((size / size.mean()).sort().values, 1):  # k units are dormant
+        dormant_units = Units(tau=float(share) + 1e-9).measure(s)["dormant of batches", "convs.1"]
+        assert float(dormant_units) == k / 8
 
 
 def test_signs_turn_over():
