@@ -13,7 +13,6 @@ from graphdyn.models import APPNP, Stack, build
 from graphdyn.parallel import World
 from graphdyn.presets import Method, Preset, assemble_method, named, split
 from graphdyn.samplers.shares import largest_share
-from graphdyn.schedule import Auto, Every
 
 _MODEL_FIELDS = (
     "hidden",
@@ -75,12 +74,7 @@ def instruments_of(config: Config) -> list[Instrument]:
     """
     if config.instruments is None:
         return []
-    found = build_instruments(config.instruments)
-    if config.measure_every is not None:
-        for instrument in found:
-            if isinstance(instrument.every, Auto):
-                instrument.every = Every(config.measure_every)
-    return found
+    return build_instruments(config.instruments, config.instrument_options, config.measure_every)
 
 
 def describe(config: Config, method: Method) -> dict[str, Any]:

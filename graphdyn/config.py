@@ -100,6 +100,8 @@ class Config:
     instruments: str | None = None
     """What to measure while training: light, standard, sampler, or names of instruments joined by +
     (docs/instruments.md). Measuring never changes training."""
+    instrument_options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """By name and option, for example: sampler_mse.m 4, time_to_target.targets 0.8."""
     budget: float | None = None
     """Share of training time that instruments may take, for example 0.05; None: they measure as scheduled."""
     measure_every: int | None = None

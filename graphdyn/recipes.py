@@ -34,7 +34,7 @@ def build_recipe(
     for option in options:
         if option not in kinds:
             raise unknown(f"option of the {kind} {name}", option, kinds)
-    return table[name](**{o: _read(o, kinds[o], value) for o, value in options.items()})
+    return table[name](**{o: read_option(o, kinds[o], value) for o, value in options.items()})
 
 
 def option_kinds(recipe: type[Any]) -> dict[str, str]:
@@ -42,8 +42,17 @@ def option_kinds(recipe: type[Any]) -> dict[str, str]:
     return {field.name: str(field.type) for field in fields(recipe)}
 
 
-def _read(option: str, kind: str, value: Any) -> Any:
-    """A value in the type of a field; text comes from the command line or a file."""
+def read_option(option: str, kind: str, value: Any) -> Any:
+    """A value in the type of a field; text comes from the command line or a file.
+
+    Args:
+        option: Its name, for the error message.
+        kind: The type as written, for example ``"tuple[int, ...] | None"``.
+        value: Text, or a value of the type.
+
+    Raises:
+        InputError: If the value does not fit.
+    """
     if kind.startswith("tuple"):
         value = value.split(",") if isinstance(value, str) else value
         value = (value,) if isinstance(value, int) else value

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from graphdyn.errors import unknown
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from graphdyn.errors import InputError, unknown
 from graphdyn.instruments.angular_update import AngularUpdate
 from graphdyn.instruments.attention_entropy import AttentionEntropy
 from graphdyn.instruments.by_degree import ByDegree
@@ -31,6 +35,8 @@ from graphdyn.instruments.time_to_target import TimeToTarget
 from graphdyn.instruments.trust_ratio import TrustRatio
 from graphdyn.instruments.units import Units
 from graphdyn.instruments.update_ratio import UpdateRatio
+from graphdyn.recipes import read_option
+from graphdyn.schedule import Auto, Every
 
 _KINDS: tuple[type[Instrument], ...] = (
     EffectiveLR,
@@ -101,21 +107,47 @@ PRESETS["standard"] = (
 )
 
 
-def build_instruments(names: str) -> list[Instrument]:
-    """Instruments by name, with their default options.
+def build_instruments(
+    names: str, options: Mapping[str, Any] | None = None, every: int | None = None
+) -> list[Instrument]:
+    """Instruments by name.
 
     Args:
         names: Presets and names of instruments, joined by ``+``; each counts once.
+        options: By name and option, for example ``{"sampler_mse.m": 4}``.
+        every: Steps between two measurements of those that leave it open.
 
     Raises:
-        InputError: If a name is unknown.
+        InputError: If a name or an option is unknown, or an instrument cannot do without an option.
     """
-    wanted: dict[str, None] = {}
+    wanted: dict[str, dict[str, Any]] = {}
     for name in names.split("+"):
         if name not in INSTRUMENTS and name not in PRESETS:
             raise unknown("instrument", name, [*PRESETS, *INSTRUMENTS])
-        wanted |= dict.fromkeys(PRESETS.get(name, (name,)))
-    return [INSTRUMENTS[name]() for name in wanted]
+        wanted |= {member: {} for member in PRESETS.get(name, (name,))}
+    for place, value in (options or {}).items():
+        name, _, option = place.partition(".")
+        if name not in wanted:
+            raise unknown("instrument with options", name, wanted)
+        wanted[name][option] = value
+    found = [_build(name, given) for name, given in wanted.items()]
+    for instrument in found:
+        if every is not None and isinstance(instrument.every, Auto):
+            instrument.every = Every(every)
+    return found
+
+
+def _build(name: str, options: Mapping[str, Any]) -> Instrument:
+    known = inspect.signature(INSTRUMENTS[name]).parameters
+    known = {n: p for n, p in known.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of the instrument {name}", option, known)
+    missing = [n for n, p in known.items() if p.default is p.empty and n not in options]
+    if missing:
+        raise InputError(f"the instrument {name} needs {missing[0]}; give {name}.{missing[0]}.")
+    kinds = {n: str(known[n].annotation) for n in options}
+    return INSTRUMENTS[name](**{n: read_option(n, kinds[n], v) for n, v in options.items()})
 
 
 __all__ = ["INSTRUMENTS", "PRESETS", "Instrument", "Need", "build_instruments"]
