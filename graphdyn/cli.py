@@ -104,16 +104,23 @@ def parse_config(args: Sequence[str]) -> Config:
 
 def _report(args: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        "graphdyn report", description="Table and curves of one or more run folders."
+        "graphdyn report",
+        description="Table and curves of one or more folders of runs or recorders.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or of a recorder"
+    )
     parser.add_argument("--png", type=Path, help="where the curves go (default: RUN/curves.png)")
     options = parser.parse_args(args)
     from graphdyn.report.figures import draw_curves
+    from graphdyn.report.series import is_record
     from graphdyn.report.tables import print_runs
 
-    print_runs(options.runs)
-    print(f"curves: {draw_curves(options.runs, options.png)}")
+    # A recorder in somebody else's loop leaves a folder without a run: what was measured, and no more.
+    runs = [folder for folder in options.runs if not is_record(folder)]
+    if runs:
+        print_runs(runs)
+        print(f"curves: {draw_curves(runs, options.png)}")
     for folder in options.runs:
         _report_dynamics(folder)
 
@@ -122,13 +129,13 @@ def _report_dynamics(folder: Path) -> None:
     """What instruments have measured, if there were any."""
     from graphdyn.report.dynamics import draw_dynamics, has_dynamics
     from graphdyn.report.predictions import print_verdicts
-    from graphdyn.report.series import read_measured
+    from graphdyn.report.series import is_record, read_measured
     from graphdyn.report.tables import labels, read_run
 
     measured = read_measured(folder)
     if has_dynamics(measured):
         print_verdicts(measured)
-        title = labels([read_run(folder)["config"]])[0]
+        title = folder.name if is_record(folder) else labels([read_run(folder)["config"]])[0]
         print(f"dynamics: {draw_dynamics(measured, title, folder / 'dynamics.png')}")
 
 

@@ -25,6 +25,22 @@ def test_train_prints_the_table_and_report_draws_the_curves(tmp_path, capsys):
     assert height > 300
 
 
+def test_report_draws_what_a_recorder_wrote_without_a_run(tmp_path, capsys):
+    import torch
+
+    import graphdyn as gd
+
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gd.Recorder(model, optimizer, [gd.UpdateRatio(every=1)], to=tmp_path / "mine"):
+        for _ in range(3):
+            model(torch.ones(1, 2)).square().sum().backward()
+            optimizer.step()
+    assert main(["report", str(tmp_path / "mine")]) == 0
+    assert (tmp_path / "mine" / "dynamics.png").stat().st_size > 10_000
+    assert "curves" not in capsys.readouterr().out
+
+
 def test_report_compares_runs_and_names_what_differs(tmp_path, capsys):
     for norm in ("none", "batch"):
         assert main([*TRAIN, "--norm", norm, "--out", str(tmp_path / norm)]) == 0

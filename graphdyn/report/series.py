@@ -72,6 +72,12 @@ class Measured:
         return next((s for s in self.of(name) if s.group == group), None)
 
 
+def is_record(folder: Path) -> bool:
+    """Whether a recorder has written here, and no run."""
+    tables = (folder / "metrics.parquet").is_file() or (folder / "metrics").is_dir()
+    return tables and not (folder / "config.json").is_file()
+
+
 def read_measured(folder: Path) -> Measured:
     """The series of a run folder, or of a recorder's.
 
