@@ -73,7 +73,9 @@ def test_learning_rates_of_their_own():
 def test_once_apart_always_apart():
     instrument = LossIntegral()
     instrument.measure(snapshot(curve(3), a=1.0, b=0.1))
-    found = instrument.measure(snapshot(curve(3, 6), a=1.0, b=1.0))
+    resumed = LossIntegral()
+    resumed.restore(instrument.state())
+    found = resumed.measure(snapshot(curve(3, 6), a=1.0, b=1.0))
     assert float(found["time", "a"]) != float(found["time", "b"])
 
 
