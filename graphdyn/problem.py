@@ -57,7 +57,7 @@ class Trace:
         targets: (b,) global ids of the targets; ``None`` where nobody knows them.
         calls: Of these layers, where they can be called again.
         sources: (S_l,) global ids of the first rows that each call reads; rows behind them are remembered.
-            ``None``: all nodes, in order.
+            ``None``: all nodes, in order. Calls that read other features than the graph's are not here.
         units: Activations behind them, by the layer's name.
         normed: What batch norms with running statistics read.
     """
@@ -331,6 +331,7 @@ class NodeProblem(Problem):
             loss = self._loss(output.logits, batch)
         names = [layer_name(k) for k in range(1, len(output.hidden) + 1)]
         units, normed = units_of_stack(model, batch, output.hidden)
+        own = 0 if self.plans.features is None else 1  # hops that read what the graph's nodes have
         if any(b.halo is not None or b.offset is not None for b in batch.blocks):
             calls = {}  # a layer's call is not all there is to its output
         return Trace(
@@ -341,7 +342,7 @@ class NodeProblem(Problem):
             {name: _dst(batch, k) for k, name in enumerate(names)},
             batch.seeds,
             calls,
-            {name: _src(batch, k) for k, name in enumerate(names) if name in calls},
+            {name: _src(batch, k) for k, name in enumerate(names) if name in calls and k >= own},
             units,
             normed,
         )

@@ -149,7 +149,8 @@ class PygProblem(Problem):
             loss = self._weighted(logits, losses, data)
         found = seen(sight)
         nodes = {n: data.n_id[:k] for n, k in self._heard(data, found["states"]).items()}
-        reads = {n: c.reads for n, c in sight.calls.items() if isinstance(c.reads, Tensor)}
+        own = [*sight.calls.items()][0 if self.plans.features is None else 1 :]
+        reads = {n: c.reads for n, c in own if isinstance(c.reads, Tensor)}
         sources = {n: data.n_id[: x.shape[0]] for n, x in reads.items()}
         ids: dict[str, Any] = {"targets": batch.seeds, "sources": sources, "nodes": nodes}
         return Trace(loss, losses, logits, **found | ids)

@@ -174,16 +174,18 @@ class Snapshot:
             on: ``"full"``: all targets, exact; dropout masks are the same at every moment, so that two
                 moments differ by their weights alone. ``"batch"``: a batch as training sees one.
                 ``"exact"``: the same targets, exact neighbourhoods. ``"whole"``: the whole graph under
-                the batch's dropout masks, its targets those of the batch.
-            i: Which batch; see :attr:`Probe.batches`.
+                the batch's dropout masks, its targets those of the batch; not kept, for it is large.
+            i: Which batch, see :meth:`batch`.
 
         Raises:
             Invalid: If the problem does not offer it.
         """
+        if on == "whole":
+            return self._trace(on, i)
         return self._once(("trace", on, i), lambda: self._trace(on, i))
 
     def batch(self, i: int) -> Any:
-        """The first draw of number i of :meth:`probe`."""
+        """Batch number i of this moment: in a :meth:`probe`, its first draw."""
         return self._once(("batch", i), lambda: self.given().draw(self.key.fold("probe", i)))
 
     def hvp(self, v: Tensor, on: str = "batch") -> Tensor:

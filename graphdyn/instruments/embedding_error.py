@@ -38,7 +38,7 @@ class EmbeddingError(Instrument):
     Expectations are over batches; standard errors are those of independent batches (jackknife). Prediction:
     under a full-graph sampler, 0. Errors of a layer below reach the layers above, so ``error`` is not the sum of
     causes. A layer that cannot be called again by itself (one whose output a memory composes, one of several
-    hops, one with pairs of states) has no cause. Masks inside a layer of PyG (dropout of attention) are not
+    hops, one with pairs of states or with features that a sampler has propagated) has no cause. Masks inside a layer of PyG (dropout of attention) are not
     keyed by edge, and count as error.
 
     Args:
@@ -102,6 +102,8 @@ def _alone(batch: Trace, whole: Trace, name: str, num_nodes: int) -> Tensor | No
     if name not in batch.calls or name not in whole.calls:
         return None
     call, states = batch.calls[name], whole.calls[name].reads
+    if name not in batch.sources:
+        return None
     if not isinstance(call.reads, Tensor) or not isinstance(states, Tensor):
         return call.output.detach()  # features that are sparse: exact as they are
     place = place_of(whole.sources[name], num_nodes)

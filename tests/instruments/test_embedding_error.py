@@ -128,6 +128,31 @@ def test_histories_that_are_exact_make_no_error(method):
     )
 
 
+def test_features_that_were_propagated_have_no_cause():
+    """The first hop is done before training; the layer reads what the whole graph's never shows."""
+    g = layered.graph(torch.float32)
+    made = layered.model("gcn", dropout=0.0).float()
+    plans, memory = gd.method("vr-gcn-pp", fanouts=2, batch_size=10).prepare(made, g)
+    memory.start()
+    problem = NodeProblem(made, g, plans, memory=memory)
+    found = EmbeddingError(m=2).measure(layered.snapshot(made, problem))
+    assert ("cause", "layer 1") not in found
+    assert len(found) == 5
+    assert all(layered.number(v) < 1e-10 for v in found.values())
+
+
+def test_a_moment_has_its_batches():
+    g = layered.graph()
+    made = layered.model("gcn")
+    s = layered.snapshot(made, layered.node_problem(made, g, "neighbor"))
+    assert s.probe(2, 2).batches[1] is s.batch(1)
+    assert s.trace("batch", 1) is s.trace("batch", 1)
+    assert torch.equal(s.trace("batch", 1).targets, s.batch(1).seeds)
+    assert torch.equal(s.trace("whole", 1).targets, s.batch(1).seeds)
+    assert s.trace("whole", 1) is not s.trace("whole", 1)  # large, and nobody else wants it
+    assert not torch.equal(s.batch(0).seeds, s.batch(1).seeds)
+
+
 def test_what_a_memory_composes_has_no_cause():
     g = layered.graph()
     for method in ("lmc", "sgcn+"):
