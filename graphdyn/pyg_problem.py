@@ -33,7 +33,7 @@ from graphdyn.sight import Sight, batch_norms, layers_of
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-Call = Callable[[nn.Module, Any], Tensor]
+Forward = Callable[[nn.Module, Any], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class PygProblem(Problem):
         model: nn.Module,
         loader: PygLoader,
         *,
-        call: Call | None = None,
+        call: Forward | None = None,
         loss: Callable[[Tensor, Tensor], Tensor] = label_losses,
         layers: Sequence[str] | None = None,
         chunk: int | None = None,
@@ -249,7 +249,7 @@ def _equal(nodes: Tensor, total: int) -> Tensor:
     return torch.full((nodes.numel(),), 1.0 / total, device=nodes.device)
 
 
-def _default_call(model: nn.Module, adjs: bool) -> Call:
+def _default_call(model: nn.Module, adjs: bool) -> Forward:
     """How PyG's own models are called."""
     names = [*inspect.signature(model.forward).parameters]
     if adjs or "edge_index" not in names:
