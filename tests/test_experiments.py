@@ -31,6 +31,8 @@ def test_the_readme_names_question_command_and_verdict(folder):
         "arxiv_full_batch",
         "sampler_bias",
         "gradient_error",
+        "exponential_lr",
+        "oversmoothing",
         pytest.param("sampler_accuracy", marks=pytest.mark.slow),
         pytest.param("time_to_target", marks=pytest.mark.slow),
         pytest.param("deep_histories", marks=pytest.mark.slow),
