@@ -35,6 +35,7 @@ def test_averages_are_divided_last():
     assert float(found["in_batches"].value) == pytest.approx(top / bottom)
     scale = 1 / (1 / b - 1 / q.count)
     assert float(found["noise_scale"].value) == pytest.approx(scale * top / bottom)
+    assert float(found["noise_scale"].se) == pytest.approx(scale * float(found["in_batches"].se))
 
 
 def test_the_noise_scale_of_a_quadratic():
@@ -99,6 +100,13 @@ def test_signs_give_the_noise_of_single_targets():
         truth = float(each[:, place].var(0).sum())
         assert abs(float(found.value[i]) - truth) <= 5 * float(found.se[i]) + 1e-6
         assert float(found.se[i]) < 0.2 * truth
+        # And to the digit, for the signs that were drawn.
+        ids = torch.arange(len(each))
+        signs = [s.key.fold("signs").fold(r).integers(ids, 2) * 2 - 1 for r in range(200)]
+        sums = [(v.double() @ each[:, place]).square().sum() for v in signs]
+        mean = each[:, place].mean(0).square().sum()
+        value = (sum(sums) / 200 - len(each) * mean) / (len(each) - 1)
+        assert float(found.value[i]) == pytest.approx(float(value), rel=1e-5)
 
 
 def test_the_effective_batch_of_a_uniform_sample():
@@ -166,6 +174,17 @@ def test_it_goes_on_where_it_stopped():
     assert float(a["noise_scale"].value) == float(b["noise_scale"].value)
     assert float(a["noise_scale"].se) == float(b["noise_scale"].se)
     NoiseScale().restore(NoiseScale().state())
+
+
+def test_the_noise_of_targets_goes_on_too():
+    s = noisy.on_graph("sage", "cluster")
+    first, second = NoiseScale(m=3, signs=2, keep=0.5), NoiseScale(m=3, signs=2, keep=0.5)
+    first.measure(s)
+    second.restore(first.state())
+    later = noisy.moment(s.model, s.problem, step=2)
+    a, b = (i.measure(later)["effective_batch"] for i in (first, second))
+    assert float(a.value) == float(b.value)
+    assert float(a.value) != float(NoiseScale(m=3, signs=2).measure(later)["effective_batch"].value)
 
 
 @pytest.mark.parametrize(("model", "method"), noisy.PAIRS)

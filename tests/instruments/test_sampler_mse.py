@@ -16,6 +16,7 @@ from graphdyn.groups import Groups
 from graphdyn.instruments.by_group import at
 from graphdyn.instruments.sampler_mse import SamplerMSE, parts_of
 from graphdyn.problem import NodeProblem, Problem
+from graphdyn.statistics import jackknife
 
 RING = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 0)]
 ALL = ("mse", "v_emb", "b2_cond", "v_sgd", "cross", "embedding", "bias2", "between", "variance")
@@ -335,6 +336,21 @@ def test_the_closed_form(how):
     # Negative control: the published identity leaves the cross term out.
     cross = torch.tensor([float(f["cross"].value) for f in found])
     assert abs(float(cross.mean())) > 5 * float(cross.std()) / len(found) ** 0.5
+
+
+@pytest.mark.parametrize("how", ["full", "pairs", "one draw"])
+def test_errors_are_those_of_batches_left_out(how):
+    q, m = noisy.Quadratic(), 6
+    groups = Groups(q.model)
+    grads, exact, full = simulated(Closed(q), m, 1 if how == "one draw" else 2, 1, 3)
+    full = None if how == "pairs" else full
+    found = parts_of(groups, grads, exact, full)
+    keep = [[j for j in range(m) if j != i] for i in range(m)]
+    left = [parts_of(groups, grads[rows], exact[rows], full) for rows in keep]
+    for name, estimate in found.items():
+        if name not in ("bias2", "exact_bias2", "square"):  # whose errors have a part of their own
+            se = jackknife(torch.stack([parts[name].value for parts in left]))
+            assert torch.allclose(estimate.se, se), name
 
 
 @pytest.mark.parametrize("how", ["full", "masks", "pairs"])
