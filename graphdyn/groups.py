@@ -35,11 +35,13 @@ class Groups:
         size: P.
 
     Raises:
-        InputError: If a name is unknown, or given twice.
+        InputError: If a name is unknown, or given twice, or nothing is trained.
     """
 
     def __init__(self, model: nn.Module, by: By = "layer"):
         own = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        if not own:
+            raise InputError(f"{type(model).__name__} has no parameter that is trained.")
         self.members = _members(list(own), by)
         self.names = tuple(self.members)
         self.parameters = {n: own[n] for group in self.members.values() for n in group}
@@ -52,8 +54,9 @@ class Groups:
         self.size = sum(sizes)
 
     def flat(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """(P,) from one tensor a parameter, by name; a copy."""
-        return torch.cat([tensors[n].detach().reshape(-1) for n in self.parameters])
+        """(P,) from one tensor a parameter, by name; a copy. 0 where there is none: frozen meanwhile."""
+        found = (tensors.get(n, torch.zeros_like(p)) for n, p in self.parameters.items())
+        return torch.cat([t.detach().reshape(-1) for t in found])
 
     def weights(self) -> Tensor:
         """(P,) a copy of the parameters as they are now."""
@@ -114,6 +117,8 @@ def _members(names: list[str], by: By) -> dict[str, tuple[str, ...]]:
         if given.count(n) > 1:
             raise InputError(f"the parameter {n} was given to more than one group; name it once.")
     rest = tuple(n for n in names if n not in given)
+    if rest and "rest" in by:
+        raise InputError("a group is called rest, which is the name of what no group has; rename it.")
     own = {group: tuple(members) for group, members in by.items() if members}
     return {**own, "rest": rest} if rest else own
 

@@ -30,6 +30,9 @@ class MicroBatches:
     def __init__(self, groups: Groups):
         self.groups, self.paused = groups, False
         self._handles: list[Any] = []
+        # What is done to all gradients is read off one: the last, for a loss hardly ever leaves it out.
+        self._witness: Any = [*groups.parameters.values()][-1]
+        self._sum: Tensor | None = None  # its gradient, as it was accumulated
         self._seen: list[dict[str, Tensor]] = []
         self._home = {n: g for g, members in groups.members.items() for n in members}
 
@@ -37,12 +40,21 @@ class MicroBatches:
         """Begin to watch."""
         for name, parameter in self.groups.parameters.items():
             self._handles.append(parameter.register_hook(self._hook(name)))
+        self._handles.append(self._witness.register_post_accumulate_grad_hook(self._accumulated))
 
     def detach(self) -> None:
         """Stop to watch."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+    def factor(self) -> Tensor | float:
+        """What gradients were multiplied by since they were accumulated: by a scaler, which leaves no other trace."""
+        now, then = self._witness.grad, self._sum
+        if now is None or then is None:
+            return 1.0
+        square = then.double().square().sum()
+        return torch.where(square > 0, (now.double() * then.double()).sum() / square, 1.0)
 
     def take(self) -> Tensor | None:
         """(n, G) squared norms since the last call, float64; ``None`` if there was no backward pass."""
@@ -51,6 +63,10 @@ class MicroBatches:
             return None
         rows = [[self._of(batch, group) for group in self.groups.names] for batch in seen]
         return torch.stack([torch.stack(row) for row in rows])
+
+    def _accumulated(self, parameter: Any) -> None:
+        if not self.paused:
+            self._sum = parameter.grad.detach().clone()
 
     def _of(self, batch: dict[str, Tensor], group: str) -> Tensor:
         found = [batch[n] for n in self.groups.members[group] if n in batch]

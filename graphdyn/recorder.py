@@ -112,6 +112,7 @@ class Recorder:
         self._handed: Tensor | None = None
         self._scale: Tensor | None = None  # what a scaler leaves to the optimiser to divide by
         self._squares: Tensor | None = None  # of the micro-batches of the last step
+        self._factor: Tensor | float = 1.0  # and what was done to them on the way to the optimiser
         self._steps = OptimizerSteps(optimizer, self._pre, self._post)
         self._micro = MicroBatches(self.groups) if self._reads(Need.MICRO) else None
         self._last: float | None = None  # end of the last step
@@ -304,6 +305,9 @@ class Recorder:
     def _gradients_now(self) -> None:
         """As the optimiser gets them: some write to them as they step, fused ones what a scaler left to them."""
         self._modified = self._touched.modified()
+        self._factor = 1.0 if self._micro is None else self._micro.factor()
+        if self._scale is not None:
+            self._factor = self._factor / self._scale.double()
         if self._before is not None:
             grad = self.groups.grads()
             self._handed = grad if self._scale is None else grad / self._scale
@@ -315,10 +319,10 @@ class Recorder:
         self._inside = 0.0
         self.step += 1
         self._squares = None if self._micro is None else self._micro.take()
-        if self._squares is not None and self._scale is not None:
-            self._squares = self._squares / self._scale.double().square()
         if self._turn and closure:
             self._gradients_now()
+        if self._turn and self._squares is not None:
+            self._squares = self._squares * self._factor**2
         if self.step >= self._next and not self.deferred:
             self._measure()
         rows = self.sink.waiting + len(self._unwritten)
@@ -446,6 +450,7 @@ class Recorder:
     def _trim(self) -> None:
         """Forget losses that all have read."""
         seen = [w.seen for w in self.watches if w.reads_losses]
+        self._hears = bool(seen)
         self._losses = [pair for pair in self._losses if pair[0] > min(seen, default=math.inf)]
 
     # ----------------------------------------------------------------------------------- the rest

@@ -134,6 +134,7 @@ class FolderSink(Sink):
     def restore(self, state: dict[str, Any]) -> None:
         """See :meth:`Sink.restore`."""
         if (self.journal.folder / "metrics.parquet").exists():
+            self._lock.close()
             raise RecordError(
                 f"the record in {self.journal.folder} was closed, and cannot go on; choose another folder."
             )

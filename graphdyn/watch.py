@@ -137,7 +137,7 @@ class Watch:
 
     def refused(self, reason: str) -> bool:
         """Whether this reason is new, whatever the numbers in it."""
-        reason = re.sub(r"[-+.\d]+(e[-+]?\d+)?", "#", reason)
+        reason = re.sub(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", "#", reason)
         new = reason not in self._told
         self._told.add(reason)
         return new
