@@ -39,23 +39,25 @@ from graphdyn.statistics import (
 class SamplerMSE(Instrument):
     r"""Parts of the error of a step's gradient, by group and in total; units are those of a squared gradient.
 
-    ===============  ================================================  =====================================
-    ``mse``          E\|g - G\|^2                                      the sum of the next four
-    ``v_emb``        E_S tr Var(g given S): drawn neighbours           spread of k draws
-    ``b2_cond``      E_S\|E[g given S] - e\|^2: sampling, staleness     products of different draws
-    ``v_sgd``        E_S\|e - G\|^2: which targets (and masks)          mean
-    ``cross``        X = 2 E_S<E[g given S] - e, e - G>                mean
-    ``embedding``    v_emb + b2_cond                                   always there
-    ``bias2``        \|E g - G\|^2: what no averaging takes away         products of different batches
-    ``between``      E_S-variance of E[g given S]                      mse - bias2 - v_emb
-    ``variance``     between + v_emb                                   always there
-    ``exact_bias2``  \|E_S e - G\|^2                                   products of different batches
-    ``dropout``      tr Var of the full gradient over masks,           with dropout alone
-                     a part of v_sgd
-    ``square``       \|G\|^2, to compare with
-    ===============  ================================================  =====================================
+    ===================  ==============================================  ===================================
+    ``mse``              E\|g - G\|^2                                    the sum of the next four
+    ``v_emb``            E_S tr Var(g given S): drawn neighbours         spread of k draws
+    ``b2_cond``          E_S\|E[g given S] - e\|^2: sampling, staleness   products of different draws
+    ``v_sgd``            E_S\|e - G\|^2: which targets (and masks)        mean
+    ``cross``            X = 2 E_S<E[g given S] - e, e - G>              mean
+    ``embedding``        v_emb + b2_cond                                 always there
+    ``bias2``            \|E g - G\|^2: what no averaging takes away      products of different batches
+    ``between``          E_S-variance of E[g given S]                    mse - bias2 - v_emb
+    ``variance``         between + v_emb                                 always there
+    ``embedding_bias2``  \|E[g - e]\|^2: ``bias2`` without the noise of    products of different batches
+                         targets, where ``exact_bias2`` is 0
+    ``exact_bias2``      \|E_S e - G\|^2                                  products of different batches
+    ``dropout``          tr Var of the full gradient over masks,         with dropout alone
+                         a part of v_sgd
+    ``square``           \|G\|^2, to compare with
+    ===================  ==============================================  ===================================
 
-    All are unbiased; ``b2_cond``, ``cross``, ``bias2``, ``between`` and ``exact_bias2`` may be negative. Standard
+    All are unbiased; squared biases, ``b2_cond``, ``cross`` and ``between`` may be negative. Standard
     errors: over m batches (jackknife). ``exact_bias2`` is 0 where weights are unbiased and nothing averages
     over rows; with batch norm in training it is the gap between statistics of batches and of the graph.
 
@@ -147,14 +149,15 @@ def parts_of(
     k, apart = grads.shape[1], grads - exact[:, None]
     mean_apart = apart.mean(1)
     parts = _sampling(groups, apart, mean_apart)
+    biases = {"embedding_bias2": squared_mean(grams(groups, mean_apart))}
     if full is None:
         parts |= _targets_by_pairs(groups, mean_apart, exact)
-        centred = exact  # |E g - E e|^2 is that of the differences
-        biases = {"bias2": squared_mean(grams(groups, mean_apart))}
+        centred = exact  # and |E g - E e|^2 is that of the differences
+        biases["bias2"] = biases["embedding_bias2"]
     else:
         centred = exact - full.mean(0)
         parts |= _targets(groups, mean_apart, centred)
-        biases = {
+        biases |= {
             "bias2": squared_mean(grams(groups, mean_apart + centred)),
             "exact_bias2": squared_mean(grams(groups, centred)),
         }

@@ -19,7 +19,8 @@ from graphdyn.problem import NodeProblem, Problem
 from graphdyn.statistics import jackknife
 
 RING = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 0)]
-ALL = ("mse", "v_emb", "b2_cond", "v_sgd", "cross", "embedding", "bias2", "between", "variance")
+FOUR = ("v_emb", "b2_cond", "v_sgd", "cross")
+ALL = ("mse", *FOUR, "embedding", "bias2", "embedding_bias2", "between", "variance")
 
 
 # --- every outcome of six nodes ---------------------------------------------------------------------
@@ -47,6 +48,7 @@ def truth_of(outcomes, full, slices):
         exact_mean += share * exact
     parts["bias2"] = (mean - full) ** 2
     parts["exact_bias2"] = (exact_mean - full) ** 2
+    parts["embedding_bias2"] = (mean - exact_mean) ** 2
     parts["between"] = parts.pop("second") - mean**2
     parts["embedding"] = parts["v_emb"] + parts["b2_cond"]
     parts["variance"] = parts["between"] + parts["v_emb"]
@@ -256,6 +258,7 @@ class Closed(Problem):
             "v_sgd": torch.diagonal(q.h @ cov @ q.h) + masks,
             "cross": -2 * torch.diagonal(self.d @ cov @ q.h),
             "bias2": mean**2,
+            "embedding_bias2": mean**2,
             "between": torch.diagonal(both @ cov @ both.T) + masks,
             "exact_bias2": 0 * ones,
             "square": q.gradients().mean(0) ** 2,
@@ -348,7 +351,7 @@ def test_errors_are_those_of_batches_left_out(how):
     keep = [[j for j in range(m) if j != i] for i in range(m)]
     left = [parts_of(groups, grads[rows], exact[rows], full) for rows in keep]
     for name, estimate in found.items():
-        if name not in ("bias2", "exact_bias2", "square"):  # whose errors have a part of their own
+        if "bias2" not in name and name != "square":  # whose errors have a part of their own
             se = jackknife(torch.stack([parts[name].value for parts in left]))
             assert torch.allclose(estimate.se, se), name
 
@@ -370,6 +373,7 @@ def test_how_often_intervals_cover(how):
         found.append({n: at(e, -1) for n, e in parts_of(groups, grads, exact, full).items()})
     square = float(push.square().sum())
     truth = {"v_emb": size * TAU**2, "b2_cond": square, "bias2": square, "cross": 0.0}
+    truth["embedding_bias2"] = square
     truth |= {"v_sgd": size * (spread**2 + masks**2), "between": size * (spread**2 + masks**2)}
     truth["embedding"] = truth["v_emb"] + square
     truth["mse"] = truth["embedding"] + truth["v_sgd"]
