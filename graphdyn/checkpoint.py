@@ -54,7 +54,7 @@ def pack(tree: Any) -> tuple[dict[str, Tensor], Any]:
     """Split nested dictionaries and lists into tensors and JSON.
 
     Returns:
-        Tensors by their place, and the rest with ``{"tensor": place}`` where each of them stood.
+        Copies of tensors, for files cannot hold two that share memory, by their place, and the rest with ``{"tensor": place}`` where each of them stood.
     """
     tensors: dict[str, Tensor] = {}
     return tensors, _packed(tree, "", tensors)
@@ -71,7 +71,9 @@ def unpack(tensors: dict[str, Tensor], plain: Any) -> Any:
 
 def _packed(tree: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(tree, Tensor):
-        tensors[place] = tree
+        while place in tensors:  # names may hold dots
+            place += "_"
+        tensors[place] = tree.detach().clone()
         return {"tensor": place}
     if isinstance(tree, dict):
         return {str(n): _packed(v, f"{place}.{n}", tensors) for n, v in tree.items()}

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from graphdyn.checkpoint import pack_optimizer, unpack_optimizer
+from graphdyn.checkpoint import pack, pack_optimizer, unpack, unpack_optimizer
 from graphdyn.optim import optimizer_names
 
 OPTIONS = {
@@ -59,3 +59,27 @@ def test_state_that_is_no_tensor_comes_back_too():
     again = torch.optim.SGD(model.parameters(), lr=0.1)
     unpack_optimizer(again, tensors, json.loads(json.dumps(plain)))
     assert again.state[model.weight]["visits"] == 3
+
+
+def test_a_tree_comes_back_whatever_its_names_and_whoever_shares_memory():
+    whole = torch.arange(6.0)
+    tree = {
+        "a": {"b.c": whole, "b": {"c": whole[2:]}},
+        "a.b": {"c": whole.view(2, 3)},
+        "list": [1, [whole, None], {"x": "y", "3": 2.5}],
+        "empty": {},
+    }
+    tensors, plain = pack(tree)
+    assert len({t.untyped_storage().data_ptr() for t in tensors.values()}) == 4
+    again = unpack(tensors, json.loads(json.dumps(plain)))
+    whole.zero_()
+    assert torch.equal(again["a"]["b.c"], torch.arange(6.0))
+    assert torch.equal(again["a"]["b"]["c"], torch.arange(6.0)[2:])
+    assert torch.equal(again["a.b"]["c"], torch.arange(6.0).view(2, 3))
+    assert torch.equal(again["list"][1][0], torch.arange(6.0))
+    assert (again["list"][0], again["list"][1][1], again["list"][2]) == (
+        1,
+        None,
+        {"x": "y", "3": 2.5},
+    )
+    assert again["empty"] == {}
