@@ -33,6 +33,7 @@ from graphdyn.sparse import Sparse
 
 LARGEST = 4096  # targets or features that are decomposed densely
 ZERO = 1e-12  # singular values below this share of the largest
+LEFT = 1e-6  # share of the loss that must be above the optimum, or rounding is all there is
 SQUARED = 1e-4  # relative deviation from the squared error that rounding may cause
 
 
@@ -117,8 +118,8 @@ class LinearRateBound(Instrument):
                 f"the loss is {float(loss):.4g}, but {factor:.4g} |f - Y|^2 is {float(factor * squared):.4g}; the "
                 "theorem is about squared errors (factor=... says which)."
             )
-        gap = loss - factor * scales.best
-        if not gap > ZERO * loss:
+        gap = factor * (squared - scales.best)
+        if not gap > LEFT * loss:
             raise Invalid("the loss is at its optimum, so that it has no rate.")
         parts = s.groups.unflat(s.full_grad().double().square())
         whole = torch.stack([p.sum() for p in parts.values()]).sum()
