@@ -4,9 +4,7 @@ import copy
 import gc
 import io
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -24,7 +22,6 @@ from graphdyn.instruments import INSTRUMENTS, Instrument, Need
 from graphdyn.journal import Event, Line, Metric, read_table
 from graphdyn.recorder import Recorder
 from graphdyn.schedule import At, Auto, Epoch, Every, When
-from graphdyn.sinks import Sink
 
 
 class Norm(Instrument):
@@ -712,9 +709,7 @@ def table(recorder):
     recorder.sink.flush(wait=True)
     found = []
     for clock, row in recorder.sink.rows:
-        if isinstance(row, Line):
-            found.append((clock.step, clock.epoch, row))
-        elif "seconds" not in row.name:
+        if isinstance(row, Line) or "seconds" not in row.name:
             found.append((clock.step, clock.epoch, row))
     return found
 
@@ -736,7 +731,7 @@ LONG = 8  # steps, so that running sums matter
 
 def interrupted(carry, stop):
     """The rows of a training that stops, and goes on in a new recorder over the same objects."""
-    rows = []
+    rows, state = [], {}
     with trials.generators():
         trial = trials.CASES["neighbor"]()
         for first, last in ((0, stop), (stop, LONG)) if stop else ((0, LONG),):
@@ -752,7 +747,7 @@ def interrupted(carry, stop):
                 recorder.log(loss=loss[0], valid=0.1 * step)
                 if step % 2:
                     recorder.end_epoch()
-            state = carry(recorder.state_dict()) if stop else None
+            state = carry(recorder.state_dict())
             recorder.close()
             rows += table(recorder)
     return rows
