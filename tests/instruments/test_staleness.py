@@ -43,7 +43,7 @@ def test_a_known_error(method):
     tables.rows[0] *= 1.5
     tables.rows[1] *= 0.8
     tables.written[1].fill_(3)
-    before = {n: t.clone() for n, t in tables.state().items()}
+    before = {n: t.clone() for n, t in problem.memory.state().items()}
     found = Staleness(m=3).measure(layered.snapshot(made, problem, step=7))
     assert layered.number(found["error", "layer 1"]) == pytest.approx(0.5, rel=1e-5)
     assert layered.number(found["error", "layer 2"]) == pytest.approx(0.2, rel=1e-5)
@@ -51,7 +51,7 @@ def test_a_known_error(method):
     assert layered.number(found["age", "layer 2"]) == 4
     assert 4 < layered.number(found["age"]) < 7
     assert float(found["error", "layer 1"].se) == pytest.approx(0, abs=1e-6)
-    assert all(torch.equal(t, before[n]) for n, t in tables.state().items())
+    assert all(torch.equal(t, before[n]) for n, t in problem.memory.state().items())
 
 
 def exact_states(made, g):
