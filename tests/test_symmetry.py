@@ -6,6 +6,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from instruments import layered
 from torch import nn
 
 from graphdyn import models
@@ -409,3 +410,45 @@ def test_multilabel_graphs_have_toys():
     model = models.build("gcn", 7, 3, **DEEP, norm="batch")
     s = find_symmetry(model, problem(model, g).toy)
     assert {label(x) for x in s.invariant} == {label(x) for x in BATCH["invariant"]}
+
+
+def test_norms_over_ranks_are_looked_at_alone():
+    class World:
+        def __deepcopy__(self, memo):
+            raise RuntimeError("sockets cannot be copied")
+
+    model = batch_net()
+    model.norm.world = World()
+    assert labels(find_symmetry(model, toy).invariant) == {"one.weight"}
+
+
+def test_a_model_that_cannot_be_copied_is_said():
+    model = batch_net()
+    model.kept = model.one.weight * 2  # not a leaf
+    with pytest.raises(Invalid, match="cannot be copied"):
+        find_symmetry(model, toy)
+
+
+PYG = {
+    "GCN": ({f"convs.{k}.lin.weight" for k in (0, 1)}, {f"convs.{k}.bias" for k in (0, 1)}),
+    "GraphSAGE": (
+        {f"convs.{k}.lin_l.weight + convs.{k}.lin_r.weight" for k in (0, 1)},
+        {f"convs.{k}.lin_l.bias" for k in (0, 1)},
+    ),
+    "GIN": (
+        {"convs.2.nn.lins.0.weight"}
+        | {f"convs.{k}.nn.lins.{i}.weight" for k in (0, 1) for i in (0, 1)},
+        {"convs.2.nn.lins.0.bias"}
+        | {f"convs.{k}.nn.lins.{i}.bias" for k in (0, 1) for i in (0, 1)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PYG)
+def test_unmodified_models_of_pyg(name):
+    model = layered.pyg_model(name, norm="BatchNorm")
+    s = find_symmetry(model, layered.pyg_problem(model, layered.graph()).toy)
+    weights, silent = PYG[name]
+    assert {label(g) for g in s.invariant if not any("norms" in n for n in g)} == weights
+    assert set(s.silent) == silent
+    assert len(s.rescaling) == 1  # the last norm against what reads it
