@@ -47,6 +47,7 @@ class Watch:
         self.off, self._told = "", set[str]()
         self._costs: dict[int, list[float]] = {}
         self._interval: int | None = None
+        self._held = 0  # the step until which the budget lacks the time
         self.seen = -1
         self._ready = False
 
@@ -75,6 +76,7 @@ class Watch:
     def fired(self, step: int) -> None:
         """It measures now."""
         self.firings.append(step)
+        self._held = 0
         self.next = self._after(step)
 
     def at(self, step: int) -> None:
@@ -83,6 +85,7 @@ class Watch:
 
     def wait(self, step: int) -> None:
         """Not before this step."""
+        self._held = step
         self.next = max(self.next, step)
 
     def hurry(self, step: int) -> None:
@@ -97,8 +100,8 @@ class Watch:
         if steps > auto.most and instrument.level + 1 < len(instrument.levels):
             instrument.level += 1
         self._interval = max(steps, auto.least)
-        last = self.firings[-1] if self.firings else -1
-        self.next = max(self.next, self._after(last)) if last >= 0 else self.next
+        if self.firings:  # sooner than was planned, where something became cheaper
+            self.next = max(self._held, self._after(self.firings[-1]))
 
     def expected(self, budget: Budget) -> float:
         """Seconds that a measurement should take at the present level."""
@@ -149,6 +152,7 @@ class Watch:
             "firings": list(self.firings),
             "off": self.off,
             "interval": self._interval,
+            "held": self._held,
         }
         costs = {str(level): list(cost) for level, cost in self._costs.items()}
         told, level = sorted(self._told), self.instrument.level
@@ -165,6 +169,7 @@ class Watch:
         """Take back what :meth:`state` gave."""
         self.next, self.off = state["next"], state["off"]
         self.firings, self._interval = list(state["firings"]), state["interval"]
+        self._held = state["held"]
         self._costs = {int(level): list(cost) for level, cost in state["costs"].items()}
         self._told, self._ready = set(state["told"]), state["ready"]
         self.seen, self.instrument.level = state["seen"], state["level"]
