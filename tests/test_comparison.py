@@ -118,6 +118,18 @@ def test_the_spread_of_the_bootstrap_is_known():
     assert kept[0].var() == pytest.approx(truth, abs=5 * truth * (2 / 20_000) ** 0.5)
 
 
+def test_tasks_are_resampled_independently():
+    x, kept = normal(30), []
+
+    def statistic(runs):
+        kept.append((runs[0].mean(-1) + runs[1].mean(-1)) / 2)
+        return kept[-1]
+
+    bootstrap([x, x], statistic, key=KEY, resamplings=20_000)
+    truth = x.var() / 60  # of one stream for both it would be twice that
+    assert kept[0].var() == pytest.approx(truth, abs=5 * truth * (2 / 20_000) ** 0.5)
+
+
 def test_the_bootstrap_covers_with_many_seeds_and_is_too_short_with_few():
     def share(n):
         found = [
