@@ -125,6 +125,16 @@ def test_the_jackknife_alone_counts_the_quadratic_part_twice():
     assert float(st.squared_mean(gram).se.square().mean() / true) < 1.7
 
 
+@pytest.mark.parametrize("mean", [3.0, 0.0])
+def test_the_quadratic_part_is_that_of_the_centred_draws(mean):
+    """<x - E x, y - E y> of normal draws has the variance sum scale^4, whatever their mean is."""
+    scale = torch.linspace(0.5, 1.5, 10, dtype=torch.float64)
+    _, gram = draws(3000, 6, mean + torch.zeros(10), scale)
+    found = st._quadratic(gram, st.with_others(gram))
+    error = float(found.std()) / 3000**0.5
+    assert abs(float(found.mean()) - float(scale.pow(4).sum())) <= 5 * error
+
+
 def test_a_mean_of_draws():
     values = normal(6)
     found = st.mean_of(values)
