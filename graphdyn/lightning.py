@@ -49,6 +49,9 @@ class LightningRecorder(Callback):
         self._options = {"problem": problem, "to": to, "budget": budget, **options}
         self._instruments, self._state = instruments, None
         self.recorder: Recorder | None = None
+        # Of the micro-batches since the last step, as Lightning has divided it; and that step.
+        self._loss: Any = None
+        self._step = 0
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Optimisers exist by now; on other ranks than the first nothing is measured."""
@@ -60,14 +63,19 @@ class LightningRecorder(Callback):
         if self._state is not None:
             self.recorder.load_state_dict(self._state)
         self.recorder.attach()
+        self._loss, self._step = None, self.recorder.step
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note the loss."""
+        """Note the loss of a step, which may be the sum over several batches."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if self.recorder and loss is not None:
-            self.recorder.log(loss=loss)
+        if not self.recorder or loss is None:
+            return
+        self._loss = loss if self._loss is None else self._loss + loss
+        if self.recorder.step > self._step:
+            self.recorder.log(loss=self._loss)
+            self._loss, self._step = None, self.recorder.step
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Note what the module has logged."""

@@ -119,6 +119,7 @@ class Auto(Schedule):
 
     def __post_init__(self) -> None:
         _at_least("Auto", min(self.steps, self.least), 1)
+        _at_least("most of Auto", self.most, self.least)
         if not self.weight > 0:
             raise InputError(f"the weight of Auto is {self.weight}; it must be positive.")
 
