@@ -24,7 +24,7 @@ from graphdyn.kernels import dropout
 from graphdyn.keys import Key
 from graphdyn.loader import gather, source
 from graphdyn.loss import label_losses
-from graphdyn.problem import Problem, Trace, seen, toy_graph
+from graphdyn.problem import Problem, Trace, mean_size, seen, toy_graph
 from graphdyn.pyg import to_data
 from graphdyn.pyg_loader import PygLoader
 from graphdyn.samplers import Neighbor, Seeds
@@ -87,7 +87,7 @@ class PygProblem(Problem):
     ):
         self.loader, self.graph, self.plans = loader, loader.graph, loader.plans
         self.num_hops, self.num_targets = loader.num_layers, loader.pool.numel()
-        self.batch_size = self.num_targets / self.plans.num_batches
+        self.simple, self.batch_size = self.plans.simple, mean_size(self.plans, self.num_targets)
         self.call = _default_call(model, loader.adjs) if call is None else call
         self._losses, self.layers, self.chunk = loss, layers, chunk
         ego = Neighbor(fanouts=(-1,), batch_size=1, reuse=True)
