@@ -31,6 +31,7 @@ def test_the_readme_names_question_command_and_verdict(folder):
         "arxiv_full_batch",
         "sampler_bias",
         "gradient_error",
+        "error_decomposition",
         "exponential_lr",
         "oversmoothing",
         pytest.param("sampler_accuracy", marks=pytest.mark.slow),
