@@ -34,9 +34,12 @@ def test_the_readme_names_question_command_and_verdict(folder):
         "error_decomposition",
         "exponential_lr",
         "oversmoothing",
+        "gnn_speed",
         pytest.param("sampler_accuracy", marks=pytest.mark.slow),
         pytest.param("time_to_target", marks=pytest.mark.slow),
         pytest.param("deep_histories", marks=pytest.mark.slow),
+        pytest.param("rotational_equilibrium", marks=pytest.mark.slow),
+        pytest.param("sampler_swap", marks=pytest.mark.slow),
     ],
 )
 def test_it_runs(name, data_root, tmp_path):
