@@ -141,10 +141,10 @@ def test_another_factor():
 
 
 def test_zeros_are_left_out_of_sigma():
-    rows = torch.tensor([[3.0, 0.0, 0.0], [0.0, 2.0, 2.0]], dtype=torch.float64)
+    rows = torch.tensor([[3.0, 0, 0], [0, 2, 2], [0, 2, 2]], dtype=torch.float64)
     y = torch.tensor([[1.0, 0.0, 1.0]], dtype=torch.float64)
-    sigma2, best = smallest_scale(rows, y)
-    assert float(sigma2) == pytest.approx(8)
+    sigma2, best = smallest_scale(rows, y)  # singular values 4, 3, 0
+    assert float(sigma2) == pytest.approx(9)
     assert float(best) == pytest.approx(0.5)  # the second and third target cannot be told apart
     assert span(rows.T[:, [0, 0]]).shape == (3, 1)
 
