@@ -99,6 +99,37 @@ def test_what_happens_inside_a_layer_is_its_own_affair():
         assert torch.equal(unit.post, F.elu(unit.pre))
 
 
+class Gated(pyg.MessagePassing):
+    """Activates inside, at the shape of its output."""
+
+    def forward(self, x, edge_index):
+        return self.propagate(edge_index, x=torch.tanh(x))
+
+    def message(self, x_j):
+        return x_j.sigmoid()
+
+
+class Crowded(nn.Module):
+    """Activations of other shapes, twice over, and none between two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Gated(), Gated()
+
+    def forward(self, x, edge_index):
+        z = self.second(self.first(x, edge_index), edge_index)
+        part = F.relu(z[:3]).sum()
+        return torch.sigmoid(F.elu(z)) + part
+
+
+def test_the_first_activation_of_the_shape_of_the_output():
+    made, (x, edge_index) = Crowded(), inputs()
+    sight, _ = seen(made, x, edge_index)
+    assert list(sight.units) == ["second"]
+    z = sight.calls["second"].output
+    assert torch.equal(sight.units["second"].post, F.elu(z))
+
+
 def test_layers_by_name():
     made = Own()
     assert list(layers_of(made, ["out", "first"])) == ["out", "first"]
