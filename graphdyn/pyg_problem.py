@@ -257,9 +257,7 @@ def _default_call(model: nn.Module, adjs: bool) -> Forward:
         raise InputError(
             f"{type(model).__name__} is called with {what}; say how with call=lambda model, data: ..."
         )
-    if "edge_weight" in names and getattr(model, "supports_edge_weight", True):
-        return _with_weight
-    return _without_weight
+    return _with_weight if "edge_weight" in names else _without_weight
 
 
 def _with_weight(model: nn.Module, data: Data) -> Tensor:

@@ -7,6 +7,7 @@ from instruments import layered
 
 from graphdyn.estimate import Invalid
 from graphdyn.instruments.norm_gap import NormGap, gap, statistics_of
+from graphdyn.samplers.inclusion import with_node_prob
 from graphdyn.sight import Normed
 
 
@@ -44,7 +45,9 @@ def test_means_over_batches(norm):
     made.norms[0].running_mean.copy_(cases.seeded(8, seed=4))
     made.norms[0].running_var.copy_(cases.seeded(8, seed=5).square() + 0.1)
     problem = layered.node_problem(made, g, "labor")
+    problem.plans = with_node_prob(problem.plans, layered.N)
     s = layered.snapshot(made, problem)
+    assert s.batch(0).block(0).node_prob.unique().numel() > 1
     found = NormGap(m=3).measure(s)
     assert {k[1] for k in found} == {"layer 1", "layer 2"}
     full = s.trace().states["layer 1"].detach()
