@@ -41,7 +41,7 @@ def test_averages_are_divided_last():
 def test_the_noise_scale_of_a_quadratic():
     q, b = noisy.Quadratic(away=2.0), 4
     problem, instrument = q.problem(b), NoiseScale(m=8, keep=0.99, signs=0)
-    for r in range(150):
+    for r in range(100):
         found = instrument.measure(noisy.moment(q.model, problem, seed=r))
     for group, value in truth_of(q).items():
         estimate = found["noise_scale" if group == "all" else ("noise_scale", group)]
