@@ -12,7 +12,7 @@ from graphdyn.budget import Asks, Budget, intervals
 from graphdyn.errors import InputError
 from graphdyn.instruments import Instrument
 from graphdyn.recorder import Recorder
-from graphdyn.schedule import Auto, Every
+from graphdyn.schedule import Auto, Epoch, Every
 
 SHARE = 0.05
 
@@ -188,6 +188,15 @@ def test_what_is_measured_off_schedule_is_neither_training_nor_spent(clock):
             recorder.measure()
             assert recorder.budget.spent == before
             one.calls.pop()
+    assert recorder.budget.trained == pytest.approx(4e-3)
+
+
+def test_measuring_at_the_end_of_an_epoch_is_no_training(clock):
+    one = Scripted(clock, constant(1.0), every=Epoch())
+    for i, recorder in enumerate(simulate(clock, 1e-3, 5, one, share=None)):
+        if i == 2:
+            recorder.end_epoch()
+            assert recorder.budget.spent == pytest.approx(1.0)
     assert recorder.budget.trained == pytest.approx(4e-3)
 
 

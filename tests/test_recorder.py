@@ -250,11 +250,12 @@ def test_gradients_of_instruments_are_not_counted():
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     with Recorder(model, optimizer, [Looking(), spy]) as recorder:
         for step in range(3):
-            optimizer.zero_grad()
+            optimizer.zero_grad(set_to_none=False)
             loss_of(model, data(step)).backward()
             recorder.measure("looking")
+            loss_of(model, data(step)).backward()
             optimizer.step()
-    assert [s["micro"].shape[0] for s in spy.seen] == [1, 1, 1]
+    assert [s["micro"].shape[0] for s in spy.seen] == [2, 2, 2]
     assert [s["modified"] for s in spy.seen] == [False, False, False]
 
 
@@ -804,3 +805,19 @@ def test_a_run_killed_with_nine_has_the_same_rows(tmp_path):
         one, other = ([str(r) for r in rows if "seconds" not in r["name"]] for rows in (one, other))
         assert one == other
         assert name != "metrics" or any("grad_noise.trace" in row for row in one)
+
+
+def test_what_was_told_is_not_told_again_after_a_resume():
+    state, told = None, 0
+    for _ in range(2):
+        model, optimizer = parts()
+        recorder = Recorder(model, optimizer, [Norm()])
+        if state is not None:
+            recorder.load_state_dict(state)
+        with recorder:
+            loss_of(model, data(0)).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+            state = recorder.state_dict()
+        told += len(rows(recorder, Event))
+    assert told == 1
