@@ -93,10 +93,8 @@ class EffectiveLR(Instrument):
         self, s: Snapshot, name: str, members: Sequence[str], rule: Rule, steps: int
     ) -> dict[str, Number | Estimate]:
         assert s.before is not None
-        before, now, grad = (
-            s.groups.pick(v, members).double() for v in (s.before, s.weights, s.grad)
-        )
-        norm, square = now.norm(), before.square().sum() * grad.square().sum()
+        before, norm, grad = (_norm(s, v, members) for v in (s.before, s.weights, s.grad))
+        square = (before * grad).square()
         mean = self._squares.setdefault(name, RecentMean()).add(square)
         found: dict[str, Number | Estimate] = {"norm": norm, "sphere_gradient": mean}
         found["intrinsic_lr"] = rule.intrinsic
@@ -104,7 +102,7 @@ class EffectiveLR(Instrument):
         moves, settles = growth(rule, square, count), growth(rule, mean, count)
         if lr is None or moves is None or settles is None:
             return found if lr is None else found | {"effective_lr": lr}
-        start = self._carried.get(name, before.norm() ** moves.power)
+        start = self._carried.get(name, before**moves.power)
         self._carried[name] = moves.after(start, steps)
         found["norm"] = Estimate(norm, pred=self._carried[name] ** (1 / moves.power))
         settled = effective_lr(rule, settles.equilibrium) if rule.weight_decay else None
@@ -124,6 +122,11 @@ class EffectiveLR(Instrument):
         self._squares = {name: RecentMean() for name in state["squares"]}
         for name, mean in self._squares.items():
             mean.restore(state["squares"][name])
+
+
+def _norm(s: Snapshot, flat: Tensor, names: Sequence[str]) -> Tensor:
+    parts = [torch.linalg.vector_norm(flat[s.groups.places[n]], dtype=torch.float64) for n in names]
+    return torch.linalg.vector_norm(torch.stack(parts))
 
 
 def moving(s: Snapshot, names: Sequence[str]) -> Tensor:

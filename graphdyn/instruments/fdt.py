@@ -55,13 +55,8 @@ class FDT(Instrument):
     def measure(self, s: Snapshot) -> Reading:
         """See the class."""
         assert s.before is not None
-        u = -s.update
-        pairs = {
-            "wu": (s.before, u),
-            "uu": (u, u),
-            "wg": (s.before, s.grad),
-            "ww": (s.before, s.before),
-        }
+        w, g, u = s.before.double(), s.grad.double(), -s.update.double()
+        pairs = {"wu": (w, u), "uu": (u, u), "wg": (w, g), "ww": (w, w)}
         dots = {what: s.groups.dots(*pair) for what, pair in pairs.items()}
         sides: dict[str, list[Tensor]] = {}
         for name, members in s.groups.members.items():
