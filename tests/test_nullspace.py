@@ -73,3 +73,13 @@ def test_a_direction_that_is_only_nearly_null_is_not_taken():
     rows[:, 3] += 0.377 * rows[:, 2]
     found = null_generators(rows, np.ones(4))
     assert [v.tolist() for v in found if v[0]] == [[1, 1, 0, 0]]
+
+
+def test_a_nearly_null_direction_does_not_spoil_its_neighbours():
+    """Together they have no rational reduced form; a lower threshold tells them apart."""
+    rows, _ = measured([[1, 1, 0, 0], [1, 0, 0.3, 0.377]], 4, 0.0)
+    near = np.array(
+        [1, -1, 0.6, 0.754]
+    )  # what the second leaves beside the first, up to its length
+    rows += 1e-4 * np.random.default_rng(1).standard_normal((len(rows), 1)) * near
+    assert [v.tolist() for v in null_generators(rows, np.ones(4))] == [[1, 1, 0, 0]]
