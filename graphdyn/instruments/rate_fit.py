@@ -236,7 +236,7 @@ def _explained(basis: Array, target: Array, known: bool) -> Array:
     if not known:
         basis = basis - basis.mean(1, keepdims=True)
     products = basis @ target.T
-    return np.sign(products) * products**2 / np.square(basis).sum(1)[:, None]
+    return np.square(products) / np.square(basis).sum(1)[:, None]
 
 
 def _r2(y: Array, fitted: Array) -> float:

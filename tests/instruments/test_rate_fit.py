@@ -121,6 +121,16 @@ def test_smoothing_would_change_the_rate():
     assert decay(np.arange(60.0), np.array(smooth)).rate < 0.1
 
 
+def test_a_disturbed_beginning_is_left_out():
+    t = np.arange(120.0)
+    y = 0.3 + np.exp(-0.03 * t) + np.where(t < 20, 0.1 * np.sin(2 * t), 0.0)
+    whole = decay(t, y)
+    assert whole.later > 0.9  # its later half alone would pass
+    fit, start = longest(t, y)
+    assert 0 < start <= 40
+    assert fit.rate == pytest.approx(0.03, rel=0.02)
+
+
 T = np.arange(100.0)
 
 
