@@ -118,7 +118,9 @@ def _members(names: list[str], by: By) -> dict[str, tuple[str, ...]]:
             raise InputError(f"the parameter {n} was given to more than one group; name it once.")
     rest = tuple(n for n in names if n not in given)
     if rest and "rest" in by:
-        raise InputError("a group is called rest, which is the name of what no group has; rename it.")
+        raise InputError(
+            "a group is called rest, which is the name of what no group has; rename it."
+        )
     own = {group: tuple(members) for group, members in by.items() if members}
     return {**own, "rest": rest} if rest else own
 
