@@ -59,7 +59,7 @@ class NoiseTests(Instrument):
 
     needs = Need.PROBLEM
     levels = ({"m": 8}, {"m": LEAST})
-    cost = 8.0
+    cost = 16.0  # with the exact passes of CABS
 
     def __init__(self, *, m: int | None = None, every: Schedule | int | None = None):
         super().__init__(every=every, m=m)
