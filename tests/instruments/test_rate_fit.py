@@ -151,6 +151,11 @@ def test_what_is_no_decay_is_invalid(y):
         longest(T, y)
 
 
+def test_less_than_a_time_constant_is_no_decay():
+    assert decay(T, np.exp(-0.008 * T)) is None
+    assert decay(T, np.exp(-0.012 * T)).rate == pytest.approx(0.012, rel=1e-5)
+
+
 def test_too_few_losses():
     with pytest.raises(Invalid, match="3 losses were noted"):
         RateFit().measure(snapshot(descend([1.0], 0.1, 3)))
