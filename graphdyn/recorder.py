@@ -6,38 +6,35 @@ are none, an accumulated step is one. Nothing that training reads is written.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from graphdyn.budget import Asks, Budget, intervals
+from graphdyn.budget import Budget
 from graphdyn.errors import InputError
-from graphdyn.estimate import Curve, Estimate, Invalid, Number, Reading
+from graphdyn.estimate import Invalid, Reading
 from graphdyn.groups import By, Groups
+from graphdyn.heard import Heard, scalar
 from graphdyn.instruments.instrument import Instrument, Need
-from graphdyn.journal import Clock, Event, Line, Metric
+from graphdyn.journal import Clock, Event, Metric
 from graphdyn.keys import Key
 from graphdyn.micro import MicroBatches
 from graphdyn.optimizer_steps import OptimizerSteps
 from graphdyn.problem import Problem
-from graphdyn.schedule import NEVER
+from graphdyn.readings import gaps_of, rows_of
 from graphdyn.sinks import FolderSink, Sink
 from graphdyn.snapshot import Snapshot
 from graphdyn.touched import Touched
+from graphdyn.turns import Turns
 from graphdyn.watch import Watch
 
 FLUSH_SECONDS, FLUSH_ROWS = 10.0, 4096
-SYMMETRY_SECONDS = 0.4  # finding the symmetry of a model is believed to take, before it was tried
-SAVING = (
-    0.5  # of the budget is for those that have measured, while another waits for its first time
-)
 
 
 class Recorder:
@@ -101,9 +98,7 @@ class Recorder:
         self.symmetry: Any = None
         self._clock, self._own = clock or self._own_clock, clock is None
         self._scores: dict[str, float] = {}
-        self._losses: list[tuple[int, Tensor]] = []
-        self._hears = self._reads(Need.LOSSES)
-        self._unwritten: list[tuple[Clock | tuple[int, int, float], Tensor]] = []
+        self._heard, self._turns = Heard(self.watches), Turns(self.watches, self.budget)
         self._turn: list[Watch] = []
         self._before: Tensor | None = None
         self._settings: dict[str, dict[str, Any]] = {}
@@ -118,7 +113,7 @@ class Recorder:
         self._last: float | None = None  # end of the last step
         self._inside = 0.0  # instrument time since then
         self._flushed = time.perf_counter()
-        self._next, self._started, self._told = 0, False, False
+        self._started, self._told = False, False
 
     # ---------------------------------------------------------------------------------- on and off
 
@@ -132,6 +127,7 @@ class Recorder:
         if self._steps.attached:
             raise InputError("the recorder is attached; close it before it is attached again.")
         self.sink.open()
+        self.sink.describe(self._about())
         self._steps.attach()
         self._touched.attach()
         if self._micro is not None:
@@ -148,7 +144,7 @@ class Recorder:
         self._touched.detach()
         if self._micro is not None:
             self._micro.detach()
-        self._write_losses()
+        self._heard.write(self.sink)
         self.sink.close(finished=finished)
 
     def __enter__(self) -> Recorder:
@@ -172,9 +168,9 @@ class Recorder:
         start = time.perf_counter()
         if loss is not None:
             # Once a step, so no more than this now; rows are made when they are written.
-            loss = _scalar(loss).clone()
+            loss = scalar(loss)
             at = (self.step, self.epoch, self.budget.trained) if self._own else self._now()
-            self._unwritten.append((at, loss))
+            self._heard.write_later(at, loss)
             self.note(loss)
         if scores:
             self.note(scores=scores)
@@ -185,8 +181,8 @@ class Recorder:
 
     def note(self, loss: Tensor | None = None, scores: Mapping[str, float] | None = None) -> None:
         """As :meth:`log`, for loops that record these numbers themselves, in tensors that stay as they are."""
-        if loss is not None and self._hears:
-            self._losses.append((self.step - 1, loss))
+        if loss is not None:
+            self._heard.note(self.step - 1, loss)
         if scores:
             self._scores.update(scores)
 
@@ -201,11 +197,7 @@ class Recorder:
         """
         self.epoch += 1
         start = time.perf_counter()
-        ends = [w for w in self.watches if w.ends(self.epoch)]
-        for watch in ends:
-            if Need.UPDATE in watch.instrument.needs:
-                watch.at(self.step + 1)
-        self._turn = self._afford([w for w in ends if Need.UPDATE not in w.instrument.needs])
+        self._turn = self._turns.at_end(self.epoch, self.step)
         self._measure()
         self._charge(start)
 
@@ -215,7 +207,7 @@ class Recorder:
             self.budget.trained, self.budget.steps = self._clock().seconds, self.step
         if not self._started:
             self._begin()
-        elif self.step >= self._next:
+        elif self.step >= self._turns.next:
             start = time.perf_counter()
             self._measure()
             self._charge(start)
@@ -253,8 +245,8 @@ class Recorder:
         own = {"step": self.step, "epoch": self.epoch, "started": self._started, "told": self._told}
         spent = {n: getattr(self.budget, n) for n in ("trained", "spent", "steps")}
         watches = {w.instrument.name: w.state() for w in self.watches}
-        rest = {"losses": list(self._losses), "scores": dict(self._scores)}
-        self._write_losses()
+        rest = {"losses": list(self._heard.losses), "scores": dict(self._scores)}
+        self._heard.write(self.sink)
         state = {**own, **rest, "budget": spent, "watches": watches, "sink": self.sink.state()}
         self._charge(start)
         return state
@@ -276,22 +268,22 @@ class Recorder:
         for name, value in state["budget"].items():
             setattr(self.budget, name, value)
         self._told = state["told"]
-        self._losses = [(step, loss) for step, loss in state["losses"]]
+        self._heard.losses = [(step, loss) for step, loss in state["losses"]]
         self._scores = dict(state["scores"])
         for watch in self.watches:
             watch.restore(state["watches"][watch.instrument.name])
         self.sink.restore(state["sink"])
-        self._next = min((w.next for w in self.watches), default=NEVER)
+        self._turns.settle()
 
     # ----------------------------------------------------------------------------------- the hooks
 
     def _pre(self, closure: bool) -> None:
         if not self._started:
             self._begin()
-        if self.step + 1 < self._next:
+        if self.step + 1 < self._turns.next:
             return
         start = time.perf_counter()
-        self._turn = self._afford([w for w in self.watches if w.wants(self.step + 1)])
+        self._turn = self._turns.at(self.step + 1, self.step)
         if self._turn:
             _refuse_capture()
             self._settings = self._options()
@@ -323,28 +315,21 @@ class Recorder:
             self._gradients_now()
         if self._turn and self._squares is not None:
             self._squares = self._squares * self._factor**2
-        if self.step >= self._next and not self.deferred:
+        if self.step >= self._turns.next and not self.deferred:
             self._measure()
-        rows = self.sink.waiting + len(self._unwritten)
+        rows = self.sink.waiting + self._heard.waiting
         if rows >= FLUSH_ROWS or now - self._flushed > FLUSH_SECONDS:
-            self._write_losses()
+            self._heard.write(self.sink)
             self.sink.flush()
             self._flushed = now
         self._charge(now)
         self._last, self._inside = time.perf_counter(), 0.0
 
-    def _write_losses(self) -> None:
-        """Those that the loop has logged, as rows."""
-        heard, self._unwritten = self._unwritten, []
-        for at, loss in heard:
-            clock = at if isinstance(at, Clock) else Clock(0, *at, 0)
-            self.sink.put(clock, Metric("loss", "step", cast(float, loss)))
-
     def _begin(self) -> None:
         """At step 0, with the first weights; or where a resumed run stands."""
         self._started = True
         start = time.perf_counter()
-        self._turn = self._afford([w for w in self.watches if w.wants(self.step)])
+        self._turn = self._turns.at(self.step, self.step)
         self._measure()
         self._charge(start)
 
@@ -359,8 +344,9 @@ class Recorder:
                     self._take(watch, s)
             self._turn, self._before, self._handed = [], None, None
             self._settings, self._scale, self._modified = {}, None, None
-            self._plan()
-        self._next = min((w.next for w in self.watches), default=NEVER)
+            self._turns.plan()
+            self._heard.trim()
+        self._turns.settle()
 
     def _tell_modified(self) -> None:
         if self._modified and not self._told:
@@ -373,7 +359,7 @@ class Recorder:
     def _take(self, watch: Watch, s: Snapshot) -> None:
         clock, start = self._now(), time.perf_counter()
         if Need.LOSSES in watch.instrument.needs:
-            s.losses = watch.since(self._losses)
+            s.losses = watch.since(self._heard.losses)
         reading: Reading
         try:
             reading = watch.read(s)
@@ -381,13 +367,11 @@ class Recorder:
             reading = {"": reason}
         for row in rows_of(watch.instrument, reading):
             self.sink.put(clock, row)
-        for what, reason in gaps_of(reading):
-            name = f"{watch.instrument.name}.{what}" if what else watch.instrument.name
+        for name, reason in gaps_of(watch.instrument, reading):
             if watch.refused(f"{name}: {reason}"):
                 self.sink.put(clock, Event(f"{name} invalid", reason))
-        if self.symmetry is None and s.symmetry is not None:
-            for other in self.watches:  # those that waited for the time that finding it takes
-                other.hurry(self.step + 1)
+        if s.symmetry is not None:
+            self._turns.found_symmetry(self.step)
         self.symmetry = s.symmetry
         watch.took(time.perf_counter() - start)
 
@@ -418,41 +402,6 @@ class Recorder:
         self.budget.spent += took
         self._inside += took
 
-    def _afford(self, due: list[Watch]) -> list[Watch]:
-        """Those that the budget has the time for together, the longest due first; the others wait for it."""
-        turn, planned = [w for w in due if w.replayed], 0.0
-        # One that is dear, and has never measured, would wait for ever while cheap ones spend all there is.
-        saving = any(not w.firings and not w.off for w in self.watches)
-        for watch in sorted((w for w in due if not w.replayed), key=lambda w: w.next):
-            part = SAVING if saving and watch.firings else 1.0
-            expected = planned + self._expected(watch)
-            if self.budget.allows(expected, part):
-                turn.append(watch)
-                planned = expected
-            else:
-                watch.wait(self.step + self.budget.steps_until(expected, part))
-        return turn
-
-    def _expected(self, watch: Watch) -> float:
-        new = self.symmetry is None and Need.SYMMETRY in watch.instrument.needs
-        return watch.expected(self.budget) + (SYMMETRY_SECONDS if new else 0.0)
-
-    def _plan(self) -> None:
-        """How often the budget lets each instrument measure, and when the next one is due."""
-        share, autos = self.budget.share, [w for w in self.watches if w.auto]
-        if share is not None and self.budget.step_seconds:
-            asks = [Asks(w.expected(self.budget), w.auto.weight) for w in autos if w.auto]
-            for watch, steps in zip(autos, intervals(asks, share, self.budget.step_seconds)):
-                watch.every(steps)
-        if self._losses:
-            self._trim()
-
-    def _trim(self) -> None:
-        """Forget losses that all have read."""
-        seen = [w.seen for w in self.watches if w.reads_losses]
-        self._hears = bool(seen)
-        self._losses = [pair for pair in self._losses if pair[0] > min(seen, default=math.inf)]
-
     # ----------------------------------------------------------------------------------- the rest
 
     @contextmanager
@@ -477,6 +426,20 @@ class Recorder:
             found[name] = {"optimizer": kind, **{k: v for k, v in options.items() if k != "params"}}
         return found
 
+    def _about(self) -> dict[str, Any]:
+        """How the rows are measured, for whoever finds them."""
+        instruments = {w.instrument.name: repr(w.schedule) for w in self.watches}
+        return {
+            "model": type(self.model).__name__,
+            "optimizer": type(self.optimizer).__name__,
+            "options": {n: {k: str(v) for k, v in o.items()} for n, o in self._options().items()},
+            "groups": {name: list(members) for name, members in self.groups.members.items()},
+            "instruments": instruments,
+            "budget": self.budget.share,
+            "device": str(next(iter(self.groups.parameters.values())).device),
+            "torch": torch.__version__,
+        }
+
     def _reads(self, need: Need) -> bool:
         return any(need in w.instrument.needs for w in self.watches)
 
@@ -485,58 +448,6 @@ class Recorder:
 
     def _own_clock(self) -> Clock:
         return Clock(0, self.step, self.epoch, self.budget.trained, 0)
-
-
-def rows_of(instrument: Instrument, reading: Reading) -> list[Metric | Line]:
-    """What an instrument says, as rows of a journal."""
-    if not isinstance(reading, Mapping):
-        raise InputError(
-            f"{type(instrument).__name__}.measure gave {type(reading).__name__}; it must give numbers by name."
-        )
-    numbers = {k: v for k, v in reading.items() if not isinstance(v, Invalid)}
-    return [_row(instrument, key, value) for key, value in numbers.items()]
-
-
-def gaps_of(reading: Reading) -> list[tuple[str, str]]:
-    """What was to be measured, and why it is missing, once for groups with one reason."""
-    gaps = [(key, str(v)) for key, v in reading.items() if isinstance(v, Invalid)]
-    named = [(key if isinstance(key, str) else key[0], reason) for key, reason in gaps]
-    return [*dict.fromkeys(named)]
-
-
-def _row(
-    instrument: Instrument, key: str | tuple[str, str], value: Number | Estimate | Curve
-) -> Metric | Line:
-    what, group = (key, "all") if isinstance(key, str) else key
-    name = f"{instrument.name}.{what}"
-    if isinstance(value, Curve):
-        return Line(name, group, cast(Any, value.x), cast(Any, value.y))
-    found = value if isinstance(value, Estimate) else Estimate(value)
-    level = instrument.level if len(instrument.levels) > 1 else None
-    number, se, pred = (
-        v if v is None or isinstance(v, (float, int)) else _number(name, v)
-        for v in (found.value, found.se, found.pred)
-    )
-    if number is None:
-        raise InputError(f"{name} is None; leave it out, or give an Invalid that says why.")
-    return Metric(name, group, number, se, pred, found.n, level)
-
-
-def _number(name: str, value: Any) -> Any:
-    if isinstance(value, Tensor) and value.numel() != 1:
-        raise InputError(
-            f"{name} has shape {tuple(value.shape)}; a reading is one number, or a Curve of several."
-        )
-    return value
-
-
-def _scalar(loss: Tensor | float) -> Tensor:
-    loss = torch.as_tensor(loss).detach()
-    if loss.numel() != 1:
-        raise InputError(
-            f"log got a loss of shape {tuple(loss.shape)}; give the number that was differentiated."
-        )
-    return loss
 
 
 def _check(watches: list[Watch], problem: Problem | None) -> None:

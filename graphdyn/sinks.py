@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphdyn.errors import InputError, RecordError
-from graphdyn.files import lock
+from graphdyn.files import lock, write_json, writing
 from graphdyn.journal import TABLES, Clock, Event, Journal, Line, Metric, read_table
 
 Row = Metric | Line | Event
@@ -35,6 +35,9 @@ class Sink:
         Raises:
             RecordError: If rows cannot be written.
         """
+
+    def describe(self, document: dict[str, Any]) -> None:
+        """Take what says how the rows were measured, in JSON values."""
 
     def put(self, clock: Clock, row: Row) -> None:
         """Note a row; numbers may be tensors without dimension, which are copied: they may change later."""
@@ -109,6 +112,11 @@ class FolderSink(Sink):
                 "run's checkpoint, or choose another folder."
             )
 
+    def describe(self, document: dict[str, Any]) -> None:
+        """See :meth:`Sink.describe`: ``meta.json``."""
+        with writing(self.journal.folder):
+            write_json(self.journal.folder / "meta.json", document)
+
     def write(self, rows: Sequence[tuple[Clock, Row]]) -> None:
         """See :meth:`Sink.write`: one more part of the journal."""
         for clock, row in rows:
@@ -157,6 +165,11 @@ class Tee(Sink):
         """See :meth:`Sink.open`."""
         for sink in self.sinks:
             sink.open()
+
+    def describe(self, document: dict[str, Any]) -> None:
+        """See :meth:`Sink.describe`."""
+        for sink in self.sinks:
+            sink.describe(document)
 
     def write(self, rows: Sequence[tuple[Clock, Row]]) -> None:
         """See :meth:`Sink.write`."""

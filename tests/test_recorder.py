@@ -358,7 +358,7 @@ def test_losses_reach_those_that_ask_once_and_in_order():
             said.append((step, loss.item()))
     assert [s["losses"] for s in often.seen] == [[], *[[pair] for pair in said[:-1]]]
     assert [s["losses"] for s in seldom.seen] == [said[:2], said[2:5]]
-    assert len(recorder._losses) <= 3
+    assert len(recorder._heard.losses) <= 3
 
 
 def test_losses_are_forgotten_when_nobody_will_read_them():
@@ -367,7 +367,7 @@ def test_losses_are_forgotten_when_nobody_will_read_them():
     over = Spy(every=At([1]))
     with Recorder(model, optimizer, [over, Norm()]) as recorder:
         train(model, optimizer, 5, recorder)
-        assert recorder._losses == []
+        assert recorder._heard.losses == []
 
 
 def test_what_is_logged_is_a_row():
