@@ -126,7 +126,7 @@ def _one(case: Case, instrument: gd.Instrument) -> dict[str, Any]:
     times = []
     with gd.Recorder(case.model, case.optimizer, [instrument], problem=case.problem) as recorder:
         case.seconds(1, lambda loss: recorder.log(loss=loss))
-        for _ in range(4):
+        for _ in range(3):
             before = recorder.budget.spent
             case.seconds(1, lambda loss: recorder.log(loss=loss))
             times.append(1e3 * (recorder.budget.spent - before))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphdyn.batch import Block
+from graphdyn.batch import Block, Border
 from graphdyn.graph import Features
 from graphdyn.kernels.draw import take_rows
 from graphdyn.kernels.extend import extend, room
@@ -34,6 +34,8 @@ class Past:
         self.model, self.first, self.key = model, first, key
         self.dtype = next(model.parameters()).dtype
         self.moments: dict[int, Moments | None] = {}
+        # Of the layer before: where its border's features stand, which layer it was, what it read.
+        self.below: tuple[Tensor, int, Tensor] | None = None
 
     def note(self, z: Tensor, layer: int, weight: Tensor | None) -> None:
         """Keep the statistics of fresh rows.
@@ -64,16 +66,28 @@ class Past:
         assert border is not None
         ids = block.border_id
         key = self.key if border.dropout else None
-        start = layer - len(border.states)
-        h: Any = None
-        if start == 0 and reads_first(self.model):
-            h = take_rows(self.first, border.first)
-        for before, z in enumerate(border.states, start):
+        start, h = self._base(border, layer)
+        for before, z in enumerate(border.states[start - layer :], start):
             # Only the last may be written in place: those before it are still read.
             last = before + 1 == layer
             rows = Rows(key, ids, None, self.moments.get(before + 1), out if last else None)
             h = self.model.after(z.to(self.dtype), before, h, rows)
+        self.below = (border.first, layer, h)
         return self.model.before(h, layer, Rows(key, ids, None, self.moments.get(layer), out))
+
+    def _base(self, border: Border, layer: int) -> tuple[int, Any]:
+        """The lowest state that must be added to, and what stands below it.
+
+        Where a skip adds every state and layers share a border, that of the layer before has all but one.
+        """
+        start = layer - len(border.states)
+        if len(border.states) > 1 and self.below is not None:
+            first, done, h = self.below
+            if first is border.first and done == layer - 1:
+                return done, h
+        if start == 0 and reads_first(self.model):
+            return start, take_rows(self.first, border.first)
+        return start, None
 
 
 def reads_first(model: Any) -> bool:
