@@ -108,13 +108,16 @@ class Record:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file, atomically."""
-    from safetensors.torch import save
+    """A safetensors file, atomically; tensors go to the disk as they lie in memory, without a copy."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
 
-    # Bytes written by Python: a full disk is then an OSError like any other.
-    data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata)
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with replacing(path) as part:
-        part.write_bytes(data)
+        try:
+            save_file(plain, part, metadata)
+        except SafetensorError as error:  # a full disk is an OSError like any other
+            raise OSError(str(error)) from None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -94,7 +94,7 @@ class Watch:
             self.next = min(self.next, step)
 
     def every(self, steps: int) -> None:
-        """What the budget says; a cheaper level where that would be too seldom, a better one where often."""
+        """What the budget says; a cheaper level, for good, where that would be too seldom."""
         auto, instrument = self.auto, self.instrument
         assert auto is not None
         if steps > auto.most and instrument.level + 1 < len(instrument.levels):

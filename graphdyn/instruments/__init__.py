@@ -18,6 +18,7 @@ from graphdyn.instruments.fdt import FDT
 from graphdyn.instruments.grad_flow import GradFlow
 from graphdyn.instruments.grad_noise import GradNoise
 from graphdyn.instruments.instrument import Instrument, Need
+from graphdyn.instruments.linear_rate_bound import LinearRateBound
 from graphdyn.instruments.loss_integral import LossIntegral
 from graphdyn.instruments.noise_scale import NoiseScale
 from graphdyn.instruments.noise_tests import NoiseTests
@@ -58,6 +59,7 @@ _KINDS: tuple[type[Instrument], ...] = (
     TimeToTarget,
     LossIntegral,
     PLConstant,
+    LinearRateBound,
     Smoothness,
     Units,
     NormGap,

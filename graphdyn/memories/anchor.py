@@ -20,6 +20,7 @@ from graphdyn.gradient import gradient
 from graphdyn.graph import Graph
 from graphdyn.keys import Key
 from graphdyn.memories.memory import Memory, MemoryRecipe, Setting
+from graphdyn.samplers.compensated import CompensatedPlans
 
 Anchor = dict[str, Tensor]
 
@@ -54,16 +55,7 @@ def gradients(model: Any) -> Anchor:
 
 
 def gradient_at(setting: Setting, batch: Batch, anchor: Anchor) -> Anchor:
-    """The gradient of a batch at an anchor: same plan, same remembered rows, same dropout masks.
-
-    Raises:
-        InputError: If the batch has a halo.
-    """
-    if any(block.halo is not None for block in batch.blocks):
-        raise InputError(
-            "the gradient of a batch with a halo is composed while a step is taken, and there is none at "
-            "an anchor; use the memory 'lmc' without svrg or spider."
-        )
+    """The gradient of a batch at an anchor: same plan, same remembered rows, same dropout masks."""
     return gradient(
         setting.model, batch, parameters=anchor, loss=setting.loss, precision=setting.precision
     )
@@ -158,6 +150,11 @@ class AnchorMemory(Memory):
     """
 
     def __init__(self, recipe: AnchorRecipe, setting: Setting):
+        if setting.plans.find(CompensatedPlans):
+            raise InputError(
+                "the gradient of a batch with a halo is composed while a step is taken, and there is none at "
+                "an anchor; use the memory 'lmc' without svrg or spider."
+            )
         self.setting, self.model, self.masks = setting, setting.model, recipe.masks
         self.anchor, self.gradient = copies(self.model), copies(self.model)
         self.countdown = Countdown(recipe.every, setting)

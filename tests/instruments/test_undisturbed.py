@@ -43,7 +43,14 @@ def test_all_together(case, deferred):
         assert set(INSTRUMENTS) - {row.name.split(".")[0] for row in rows} <= QUIET
 
 
-QUIET = {"attention_entropy", "staleness", "rate_fit", "time_to_target", "tail_index"}
+QUIET = {
+    "attention_entropy",
+    "linear_rate_bound",
+    "staleness",
+    "rate_fit",
+    "time_to_target",
+    "tail_index",
+}
 
 
 def _draws(s):

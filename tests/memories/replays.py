@@ -35,7 +35,7 @@ def plain(graph):
 def setting(model, graph, sampler="neighbor", every=3):
     """What a memory is bound to; by hand where no sampler is asked for."""
     if sampler is None:
-        return Setting(model, graph, SimpleNamespace(num_batches=every))
+        return Setting(model, graph, SimpleNamespace(num_batches=every, find=lambda kind: None))
     recipe = build(sampler, **SAMPLERS[sampler])
     return Setting(model, graph, recipe.prepare(graph, model.propagation, model.num_hops))
 

@@ -469,6 +469,12 @@ def test_memories_that_it_does_not_go_with(memory, why):
             pass
 
 
+@pytest.mark.parametrize("memory", ["lmc+svrg", "spider+lmc"])
+def test_an_anchor_is_refused_before_anything_is_trained(memory):
+    with pytest.raises(InputError, match="composed while a step"):
+        method(sampler="node", memory=memory, **NODE).prepare(small_model("gcn"), tiny())
+
+
 @pytest.mark.dataset
 def test_it_learns_cora(data_root):
     graph = load("cora", root=data_root)
