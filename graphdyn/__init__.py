@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         GradFlow,
         GradNoise,
         Instrument,
+        LinearRateBound,
         LossIntegral,
         Need,
         NoiseScale,
@@ -69,9 +70,10 @@ if TYPE_CHECKING:
         build,
         label_propagation,
     )
+    from graphdyn.node_problem import NodeProblem
     from graphdyn.optim import build_optimizer, build_schedule
     from graphdyn.presets import Method, method
-    from graphdyn.problem import FunctionProblem, NodeProblem, Problem
+    from graphdyn.problem import FunctionProblem, Problem
     from graphdyn.pyg_loader import PygLoader
     from graphdyn.pyg_problem import PygProblem
     from graphdyn.recorder import Recorder
@@ -164,9 +166,9 @@ _HOME = {
     "groups": ("Groups",),
     "problem": (
         "FunctionProblem",
-        "NodeProblem",
         "Problem",
     ),
+    "node_problem": ("NodeProblem",),
     "pyg_problem": ("PygProblem",),
     "symmetry": ("Symmetry",),
     "snapshot": ("Snapshot",),
@@ -182,6 +184,7 @@ _HOME = {
         "GradFlow",
         "GradNoise",
         "Instrument",
+        "LinearRateBound",
         "LossIntegral",
         "Need",
         "NoiseScale",
@@ -268,8 +271,8 @@ __all__ = [
     "When",
     "Groups",
     "FunctionProblem",
-    "NodeProblem",
     "Problem",
+    "NodeProblem",
     "PygProblem",
     "Symmetry",
     "Snapshot",
@@ -284,6 +287,7 @@ __all__ = [
     "GradFlow",
     "GradNoise",
     "Instrument",
+    "LinearRateBound",
     "LossIntegral",
     "Need",
     "NoiseScale",

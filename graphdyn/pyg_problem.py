@@ -24,7 +24,8 @@ from graphdyn.kernels import dropout
 from graphdyn.keys import Key
 from graphdyn.loader import gather, source
 from graphdyn.loss import label_losses
-from graphdyn.problem import Problem, Trace, mean_size, seen, toy_graph
+from graphdyn.node_problem import mean_size, toy_graph
+from graphdyn.problem import Problem, Trace, seen
 from graphdyn.pyg import to_data
 from graphdyn.pyg_loader import PygLoader
 from graphdyn.samplers import Neighbor, Seeds

@@ -27,9 +27,9 @@ from graphdyn.loader import SECONDS, Loader
 from graphdyn.machine import Stop, check_memory
 from graphdyn.memories import Setting
 from graphdyn.models.norms import synchronise
+from graphdyn.node_problem import NodeProblem
 from graphdyn.optim import advance, build_optimizer, build_schedule
 from graphdyn.parallel import World
-from graphdyn.problem import NodeProblem
 from graphdyn.progress import Progress
 from graphdyn.record import Record
 from graphdyn.samplers import Full, Plans

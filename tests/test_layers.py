@@ -52,6 +52,7 @@ FLOW = (
     "isolate",
     "sight",
     "problem",
+    "node_problem",
     "pyg_problem",
     "nullspace",
     "symmetry",

@@ -10,7 +10,8 @@ import graphdyn as gd
 from graphdyn import samplers
 from graphdyn.errors import InputError
 from graphdyn.estimate import Invalid
-from graphdyn.problem import FunctionProblem, NodeProblem
+from graphdyn.node_problem import NodeProblem
+from graphdyn.problem import FunctionProblem
 from graphdyn.pyg_problem import KeyedDropout, PygProblem
 
 

@@ -13,7 +13,8 @@ from graphdyn import models
 from graphdyn.data.synthetic import csbm
 from graphdyn.estimate import Invalid
 from graphdyn.keys import Key
-from graphdyn.problem import FunctionProblem, NodeProblem
+from graphdyn.node_problem import NodeProblem
+from graphdyn.problem import FunctionProblem
 from graphdyn.samplers import build as build_sampler
 from graphdyn.symmetry import find_symmetry, label, mode_of
 

@@ -19,7 +19,7 @@ from graphdyn.estimate import Estimate
 from graphdyn.groups import Groups
 from graphdyn.instruments.sampler_mse import SamplerMSE
 from graphdyn.loader import gather
-from graphdyn.problem import NodeProblem
+from graphdyn.node_problem import NodeProblem
 from graphdyn.progress import progress
 from graphdyn.snapshot import Snapshot
 from graphdyn.step import update

@@ -26,7 +26,7 @@ from graphdyn.instruments.instrument import Instrument, Need
 from graphdyn.instruments.pl_constant import full_loss
 from graphdyn.models import GCN
 from graphdyn.models.propagate import aggregate
-from graphdyn.problem import NodeProblem
+from graphdyn.node_problem import NodeProblem
 from graphdyn.schedule import Auto, Schedule
 from graphdyn.snapshot import Snapshot
 from graphdyn.sparse import Sparse

@@ -22,7 +22,7 @@ from graphdyn.memories.history import HistoryMemory
 from graphdyn.memories.lmc import LmcMemory
 from graphdyn.memories.looking import looking
 from graphdyn.memories.passes import exact_outputs
-from graphdyn.problem import NodeProblem
+from graphdyn.node_problem import NodeProblem
 from graphdyn.schedule import Auto, Schedule
 from graphdyn.sight import layer_name
 from graphdyn.snapshot import Snapshot

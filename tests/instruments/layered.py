@@ -8,7 +8,7 @@ import torch_geometric.nn as pyg
 import graphdyn as gd
 from graphdyn.estimate import Estimate
 from graphdyn.groups import Groups
-from graphdyn.problem import NodeProblem
+from graphdyn.node_problem import NodeProblem
 from graphdyn.pyg_problem import PygProblem
 from graphdyn.snapshot import Snapshot
 

@@ -9,7 +9,8 @@ import torch
 import graphdyn as gd
 from graphdyn.groups import Groups
 from graphdyn.keys import Key
-from graphdyn.problem import FunctionProblem, NodeProblem
+from graphdyn.node_problem import NodeProblem
+from graphdyn.problem import FunctionProblem
 from graphdyn.samplers import Simple
 from graphdyn.snapshot import Snapshot
 

@@ -10,7 +10,7 @@ from instruments import layered
 import graphdyn as gd
 from graphdyn.estimate import Invalid
 from graphdyn.instruments.embedding_error import EmbeddingError
-from graphdyn.problem import NodeProblem
+from graphdyn.node_problem import NodeProblem
 from graphdyn.statistics import quotient
 
 

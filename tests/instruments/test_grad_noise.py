@@ -11,7 +11,8 @@ from graphdyn.estimate import Estimate, Invalid
 from graphdyn.groups import Groups
 from graphdyn.instruments.grad_noise import GradNoise
 from graphdyn.instruments.instrument import Need
-from graphdyn.problem import FunctionProblem, NodeProblem
+from graphdyn.node_problem import NodeProblem
+from graphdyn.problem import FunctionProblem
 
 REPLICATES = 160
 

@@ -15,7 +15,8 @@ from graphdyn.instruments.linear_rate_bound import (
     span,
 )
 from graphdyn.keys import Key
-from graphdyn.problem import FunctionProblem, NodeProblem
+from graphdyn.node_problem import NodeProblem
+from graphdyn.problem import FunctionProblem
 from graphdyn.snapshot import Snapshot
 
 PLAIN = {"activation": "none", "bias": False, "head": "linear", "hidden": 8, "layers": 2}

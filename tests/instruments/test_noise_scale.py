@@ -13,7 +13,7 @@ from graphdyn.estimate import Estimate, Invalid
 from graphdyn.instruments.instrument import Need
 from graphdyn.instruments.noise import noise_of_gram
 from graphdyn.instruments.noise_scale import NoiseScale, noise_by_signs, quotient
-from graphdyn.problem import NodeProblem
+from graphdyn.node_problem import NodeProblem
 
 
 def truth_of(q):

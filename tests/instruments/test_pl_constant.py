@@ -10,7 +10,8 @@ from graphdyn.groups import Groups
 from graphdyn.instruments.pl_constant import PLConstant
 from graphdyn.keys import Key
 from graphdyn.loss import node_loss
-from graphdyn.problem import FunctionProblem, NodeProblem
+from graphdyn.node_problem import NodeProblem
+from graphdyn.problem import FunctionProblem
 from graphdyn.snapshot import Snapshot
 
 

@@ -11,7 +11,8 @@ import graphdyn as gd
 from graphdyn.errors import InputError
 from graphdyn.estimate import Curve, Invalid
 from graphdyn.instruments.sampler_audit import SamplerAudit, Weights, z_scores
-from graphdyn.problem import NodeProblem, Problem
+from graphdyn.node_problem import NodeProblem
+from graphdyn.problem import Problem
 from graphdyn.samplers import Poisson, Shuffle, Uniform
 
 UNBIASED = {

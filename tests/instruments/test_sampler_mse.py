@@ -15,7 +15,8 @@ from graphdyn.estimate import Estimate, Invalid
 from graphdyn.groups import Groups
 from graphdyn.instruments.by_group import at
 from graphdyn.instruments.sampler_mse import SamplerMSE, parts_of
-from graphdyn.problem import NodeProblem, Problem
+from graphdyn.node_problem import NodeProblem
+from graphdyn.problem import Problem
 from graphdyn.statistics import jackknife
 
 RING = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 0)]

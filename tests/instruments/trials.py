@@ -12,7 +12,7 @@ from graphdyn.instruments import INSTRUMENTS
 from graphdyn.instruments.grad_noise import GradNoise
 from graphdyn.instruments.noise_scale import NoiseScale
 from graphdyn.instruments.tail_index import TailIndex
-from graphdyn.problem import NodeProblem
+from graphdyn.node_problem import NodeProblem
 from graphdyn.pyg_problem import PygProblem
 from graphdyn.recorder import Recorder
 from graphdyn.schedule import Every
