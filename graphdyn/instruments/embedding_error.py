@@ -8,8 +8,6 @@ error of gradients by the errors that layers add. Shapes: D rows of F features.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -51,9 +49,8 @@ class EmbeddingError(Instrument):
     levels = ({"m": 8}, {"m": 4}, {"m": 2})
     cost = 8.0
 
-    def __init__(self, *, m: int | None = None, **options: Any):
-        super().__init__(**options)
-        self.m = m
+    def __init__(self, *, m: int | None = None, every: Schedule | int | None = None):
+        super().__init__(every=every, m=m)
 
     def setup(self, s: Snapshot) -> None:
         """See :meth:`Instrument.setup`."""
@@ -67,7 +64,7 @@ class EmbeddingError(Instrument):
         """
         num_nodes = graph_of(s).num_nodes
         sums: dict[tuple[str, str], list[Tensor]] = {}
-        for i in range(self.m or self.option("m")):
+        for i in range(self.option("m")):
             pair = (s.trace("batch", i), s.trace("whole", i))
             with s.isolated(), torch.no_grad():
                 for name in pair[0].states:

@@ -46,9 +46,8 @@ class NormGap(Instrument):
     levels = ({"m": 8}, {"m": 4}, {"m": 2})
     cost = 4.0
 
-    def __init__(self, *, m: int | None = None, **options: Any):
-        super().__init__(**options)
-        self.m = m
+    def __init__(self, *, m: int | None = None, every: Schedule | int | None = None):
+        super().__init__(every=every, m=m)
 
     def setup(self, s: Snapshot) -> None:
         """See :meth:`Instrument.setup`."""
@@ -61,7 +60,7 @@ class NormGap(Instrument):
         Raises:
             Invalid: If no batch norm follows a layer, or the model does not show its layers.
         """
-        batches = [s.trace("batch", i).normed for i in range(self.m or self.option("m"))]
+        batches = [s.trace("batch", i).normed for i in range(self.option("m"))]
         try:
             full = s.trace("full").normed
         except Invalid:

@@ -56,9 +56,8 @@ class Staleness(Instrument):
     levels = ({"m": 8}, {"m": 4}, {"m": 2})
     cost = 4.0
 
-    def __init__(self, *, m: int | None = None, **options: Any):
-        super().__init__(**options)
-        self.m = m
+    def __init__(self, *, m: int | None = None, every: Schedule | int | None = None):
+        super().__init__(every=every, m=m)
 
     def setup(self, s: Snapshot) -> None:
         """See :meth:`Instrument.setup`."""
@@ -80,7 +79,7 @@ class Staleness(Instrument):
         assert problem.graph is not None
         with s.isolated():
             exact = exact_outputs(s.model, problem.graph)
-            sums = [self._of_batch(s, problem, exact, i) for i in range(self.m or self.option("m"))]
+            sums = [self._of_batch(s, problem, exact, i) for i in range(self.option("m"))]
         stacked = torch.stack(sums)  # (m, hops, 4)
         hops = [h for h in range(len(exact)) if (stacked[:, h, 3] > 0).all()]
         if not hops:
