@@ -149,6 +149,10 @@ class NodeProblem(Problem):
         assert self.graph is not None
         return full_batch(self.graph, self.propagation, nodes=batch.seeds, key=batch.key)
 
+    def full_steps(self) -> float:
+        """See :meth:`Problem.full_steps`."""
+        return passes(self)
+
     def toy(self, key: Key) -> Callable[[nn.Module], Tensor]:
         """See :meth:`Problem.toy`; a random graph of 24 nodes, half of them targets."""
         assert self.graph is not None
@@ -167,6 +171,17 @@ class NodeProblem(Problem):
         assert self.graph.x is not None
         assert self.graph.y is not None
         return gather(plan, self.graph.x, self.graph.y)
+
+
+def passes(problem: Any) -> float:
+    """How many batches a pass over the whole graph is, by edges or rows, whichever are more."""
+    plan = problem.plans.plan(Key(0))
+    hops, graph = max(1, problem.num_hops), problem.graph
+    blocks = plan.blocks * hops if len(plan.blocks) == 1 else plan.blocks
+    edges = sum(b.adjacency.csc.num_edges for b in blocks)
+    rows = plan.num_nodes + sum(b.num_dst for b in blocks)
+    ratios = (hops * graph.num_edges / max(1, edges), (hops + 1) * graph.num_nodes / max(1, rows))
+    return max(1.0, *ratios)
 
 
 def mean_size(plans: Plans, num_targets: int) -> float:

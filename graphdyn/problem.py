@@ -158,6 +158,10 @@ class Problem(ABC):
         """
         raise Invalid(f"{type(self).__name__} does not know the whole graph.")
 
+    def full_steps(self) -> float:
+        """About how many gradients of a batch a gradient of all targets takes."""
+        return max(1.0, self.num_targets / self.batch_size)
+
     def toy(self, key: Key) -> Callable[[nn.Module], Tensor]:
         """From a float64 copy of the model on CPU to its loss on a few random data of the same widths.
 

@@ -24,7 +24,7 @@ from graphdyn.kernels import dropout
 from graphdyn.keys import Key
 from graphdyn.loader import gather, source
 from graphdyn.loss import label_losses
-from graphdyn.node_problem import mean_size, toy_graph
+from graphdyn.node_problem import mean_size, passes, toy_graph
 from graphdyn.problem import Problem, Trace, seen
 from graphdyn.pyg import to_data
 from graphdyn.pyg_loader import PygLoader
@@ -93,6 +93,10 @@ class PygProblem(Problem):
         self._losses, self.layers, self.chunk = loss, layers, chunk
         ego = Neighbor(fanouts=(-1,), batch_size=1, reuse=True)
         self._ego: Any = ego.prepare(self.graph, loader.propagation, self.num_hops)
+
+    def full_steps(self) -> float:
+        """See :meth:`Problem.full_steps`."""
+        return passes(self)
 
     def draw(self, key: Key) -> PygBatch:
         """See :meth:`Problem.draw`: a random step of the first epoch of a run of its own."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from graphdyn.budget import Asks, Budget, intervals
 from graphdyn.instruments.instrument import Need
+from graphdyn.problem import Problem
 from graphdyn.schedule import NEVER
 from graphdyn.watch import Watch
 
@@ -20,14 +22,15 @@ class Turns:
     Args:
         watches: All instruments.
         budget: Of all together.
+        problem: Says how long a pass over the whole graph takes.
 
     Attributes:
         next: The first step at which any is due.
         symmetry_known: Whether the symmetry of the model was found.
     """
 
-    def __init__(self, watches: Sequence[Watch], budget: Budget):
-        self.watches, self.budget = watches, budget
+    def __init__(self, watches: Sequence[Watch], budget: Budget, problem: Problem | None):
+        self.watches, self.budget, self._problem = watches, budget, problem
         self.next, self.symmetry_known = 0, False
 
     def at(self, step: int, now: int) -> list[Watch]:
@@ -52,7 +55,9 @@ class Turns:
         share, autos = self.budget.share, [w for w in self.watches if w.auto]
         if share is None or not self.budget.step_seconds:
             return
-        asks = [Asks(w.expected(self.budget), w.auto.weight) for w in autos if w.auto]
+        asks = [
+            Asks(w.expected(self.budget, self._full_steps), w.auto.weight) for w in autos if w.auto
+        ]
         for watch, steps in zip(autos, intervals(asks, share, self.budget.step_seconds)):
             watch.every(steps)
 
@@ -84,4 +89,11 @@ class Turns:
 
     def _expected(self, watch: Watch) -> float:
         new = not self.symmetry_known and Need.SYMMETRY in watch.instrument.needs
-        return watch.expected(self.budget) + (SYMMETRY_SECONDS if new else 0.0)
+        seconds = watch.expected(self.budget, self._full_steps)
+        return seconds + (SYMMETRY_SECONDS if new else 0.0)
+
+    @cached_property
+    def _full_steps(self) -> float:
+        if self.budget.share is None or self._problem is None:
+            return 1.0
+        return self._problem.full_steps()

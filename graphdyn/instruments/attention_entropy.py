@@ -43,7 +43,7 @@ class AttentionEntropy(Instrument):
 
     needs = Need.PROBLEM
     every: Schedule = Auto(steps=100)
-    cost = 1.0
+    full = 1.0
 
     def __init__(self, **options: Any):
         super().__init__(**options)

@@ -43,7 +43,7 @@ class ByDegree(Instrument):
 
     needs = Need.PROBLEM
     every: Schedule = Auto(steps=200)
-    cost = 5.0
+    full = 5.0
 
     def __init__(self, *, classes: int = 10, **options: Any):
         super().__init__(**options)

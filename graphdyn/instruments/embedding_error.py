@@ -48,6 +48,7 @@ class EmbeddingError(Instrument):
     every: Schedule = Auto(steps=200)
     levels = ({"m": 8}, {"m": 4}, {"m": 2})
     cost = 8.0
+    full = 8.0
 
     def __init__(self, *, m: int | None = None, every: Schedule | int | None = None):
         super().__init__(every=every, m=m)

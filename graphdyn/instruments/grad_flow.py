@@ -43,7 +43,7 @@ class GradFlow(Instrument):
     needs = Need.PROBLEM | Need.UPDATE
     every: Schedule = Auto(steps=100)
     levels = ({"on": "full"}, {"on": "batch"})
-    cost = 1.0
+    full = 1.0
 
     def __init__(self, *, on: str | None = None, **options: Any):
         super().__init__(**options)

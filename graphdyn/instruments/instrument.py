@@ -36,6 +36,7 @@ class Instrument(ABC):
             one's place, ``option`` reads it.
         cost: About how many gradients of a batch one measurement takes at the best level; what a budget
             believes before it has seen one.
+        full: About how many passes over the whole graph, there and back, it takes besides.
         bands: Relative deviation from ``pred`` that a report calls agreement, by what is measured.
         fixed: Options that are held, whatever the level.
 
@@ -52,6 +53,7 @@ class Instrument(ABC):
     every: Schedule = Auto()
     levels: tuple[Mapping[str, Any], ...] = ()
     cost: float = 0.0
+    full: float = 0.0
     bands: ClassVar[Mapping[str, float]] = {}
     level: int = 0
     fixed: Mapping[str, Any] = {}

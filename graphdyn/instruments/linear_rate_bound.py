@@ -77,7 +77,7 @@ class LinearRateBound(Instrument):
 
     needs = Need.PROBLEM
     every: Schedule = Auto(steps=200)
-    cost = 2.0
+    full = 1.0
 
     def __init__(self, *, factor: float | None = None, **options: Any):
         super().__init__(**options)

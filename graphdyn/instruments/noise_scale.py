@@ -57,7 +57,8 @@ class NoiseScale(Instrument):
     """
 
     levels = ({"m": 8, "signs": 4}, {"m": 4, "signs": 2}, {"m": 3, "signs": 0})
-    cost = 12.0
+    cost = 8.0
+    full = 3.0
 
     def __init__(
         self,

@@ -44,7 +44,8 @@ class NormGap(Instrument):
     needs = Need.PROBLEM
     every: Schedule = Auto(steps=100)
     levels = ({"m": 8}, {"m": 4}, {"m": 2})
-    cost = 4.0
+    cost = 8.0
+    full = 1.0
 
     def __init__(self, *, m: int | None = None, every: Schedule | int | None = None):
         super().__init__(every=every, m=m)

@@ -43,7 +43,7 @@ class PLConstant(Instrument):
 
     needs = Need.PROBLEM
     every: Schedule = Auto(steps=200)
-    cost = 2.0
+    full = 1.0
 
     def __init__(self, *, optimum: float = 0.0, **options: Any):
         super().__init__(**options)

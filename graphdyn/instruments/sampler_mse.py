@@ -83,7 +83,8 @@ class SamplerMSE(Instrument):
         {"m": 4, "k": 2, "masks": 3},
         {"m": 3, "k": 2, "masks": 2},
     )
-    cost = 26.0
+    cost = 16.0
+    full = 9.0
 
     def __init__(
         self,

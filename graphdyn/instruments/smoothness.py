@@ -60,7 +60,7 @@ class Smoothness(Instrument):
 
     needs = Need.PROBLEM
     every: Schedule = Auto(steps=100)
-    cost = 1.0
+    full = 2.0
 
     def __init__(self, *, edges: int = 100_000, backward: bool = True, **options: Any):
         super().__init__(**options)

@@ -55,6 +55,7 @@ class Staleness(Instrument):
     every: Schedule = Auto(steps=100)
     levels = ({"m": 8}, {"m": 4}, {"m": 2})
     cost = 4.0
+    full = 1.0
 
     def __init__(self, *, m: int | None = None, every: Schedule | int | None = None):
         super().__init__(every=every, m=m)

@@ -52,7 +52,7 @@ class Units(Instrument):
     needs = Need.PROBLEM
     every: Schedule = Auto(steps=100)
     levels = ({"m": 8}, {"m": 4}, {"m": 2})
-    cost = 1.0
+    full = 2.0
 
     def __init__(self, *, tau: float = 0.025, watched: int = 4096, **options: Any):
         super().__init__(**options)
