@@ -18,6 +18,7 @@ from typing import NamedTuple
 from graphdyn.errors import InputError
 
 PRIOR = 2e-4  # seconds that a measurement is believed to take besides its gradients
+EACH = 2e-8  # and for each parameter of the model
 LONG, FEW = (
     10.0,
     10,
@@ -72,16 +73,17 @@ class Budget:
         """Instrument time over training time so far."""
         return self.spent / self.trained if self.trained else 0.0
 
-    def expected(self, seen: float | None, gradients: float) -> float:
+    def expected(self, seen: float | None, gradients: float, size: int = 0) -> float:
         """Seconds that a measurement should take.
 
         Args:
             seen: What it took lately; ``None``: it was never measured.
             gradients: About how many gradients of a batch it takes, each believed to cost a step.
+            size: Parameters of the model, which are read a few times.
         """
         if seen is not None:
             return MARGIN * seen
-        return MARGIN * (PRIOR + gradients * self.step_seconds)
+        return MARGIN * (PRIOR + EACH * size + gradients * self.step_seconds)
 
     def train(self, seconds: float) -> None:
         """A step of training has ended; a pause as long as many steps is not one (a debugger, a breakpoint)."""

@@ -98,7 +98,10 @@ class Recorder:
         self.symmetry: Any = None
         self._clock, self._own = clock or self._own_clock, clock is None
         self._scores: dict[str, float] = {}
-        self._heard, self._turns = Heard(self.watches), Turns(self.watches, self.budget, problem)
+        self._heard, self._turns = (
+            Heard(self.watches),
+            Turns(self.watches, self.budget, self.groups, problem),
+        )
         self._turn: list[Watch] = []
         self._before: Tensor | None = None
         self._settings: dict[str, dict[str, Any]] = {}

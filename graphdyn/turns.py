@@ -6,12 +6,15 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from graphdyn.budget import Asks, Budget, intervals
+from graphdyn.groups import Groups
 from graphdyn.instruments.instrument import Need
 from graphdyn.problem import Problem
 from graphdyn.schedule import NEVER
 from graphdyn.watch import Watch
 
-SYMMETRY_SECONDS = 0.4  # finding the symmetry of a model is believed to take, before it was tried
+# What finding the symmetry of a model is believed to take, before it was tried: some seconds, and for each of
+# its 3 G + 8 derivatives in double precision some more a parameter.
+SYMMETRY, EACH = 0.3, 3e-8
 # Of the budget, for those that have measured, while another waits for its first time.
 SAVING = 0.5
 
@@ -22,6 +25,7 @@ class Turns:
     Args:
         watches: All instruments.
         budget: Of all together.
+        groups: How many parameters there are.
         problem: Says how long a pass over the whole graph takes.
 
     Attributes:
@@ -29,8 +33,12 @@ class Turns:
         symmetry_known: Whether the symmetry of the model was found.
     """
 
-    def __init__(self, watches: Sequence[Watch], budget: Budget, problem: Problem | None):
+    def __init__(
+        self, watches: Sequence[Watch], budget: Budget, groups: Groups, problem: Problem | None
+    ):
         self.watches, self.budget, self._problem = watches, budget, problem
+        self._size, tensors = groups.size, len(groups.parameters)
+        self._symmetry = SYMMETRY + (3 * tensors + 8) * groups.size * EACH
         self.next, self.symmetry_known = 0, False
 
     def at(self, step: int, now: int) -> list[Watch]:
@@ -55,9 +63,7 @@ class Turns:
         share, autos = self.budget.share, [w for w in self.watches if w.auto]
         if share is None or not self.budget.step_seconds:
             return
-        asks = [
-            Asks(w.expected(self.budget, self._full_steps), w.auto.weight) for w in autos if w.auto
-        ]
+        asks = [Asks(self._usual(w), w.auto.weight) for w in autos if w.auto]
         for watch, steps in zip(autos, intervals(asks, share, self.budget.step_seconds)):
             watch.every(steps)
 
@@ -89,8 +95,10 @@ class Turns:
 
     def _expected(self, watch: Watch) -> float:
         new = not self.symmetry_known and Need.SYMMETRY in watch.instrument.needs
-        seconds = watch.expected(self.budget, self._full_steps)
-        return seconds + (SYMMETRY_SECONDS if new else 0.0)
+        return self._usual(watch) + (self._symmetry if new else 0.0)
+
+    def _usual(self, watch: Watch) -> float:
+        return watch.expected(self.budget, self._full_steps, self._size)
 
     @cached_property
     def _full_steps(self) -> float:

@@ -103,19 +103,20 @@ class Watch:
         if self.firings:  # sooner than was planned, where something became cheaper
             self.next = max(self._held, self._after(self.firings[-1]))
 
-    def expected(self, budget: Budget, full_steps: float = 1.0) -> float:
+    def expected(self, budget: Budget, full_steps: float = 1.0, size: int = 0) -> float:
         """Seconds that a measurement should take at the present level.
 
         Args:
             budget: Knows the time of a step.
             full_steps: How many steps a pass over the whole graph takes.
+            size: Parameters of the model.
         """
         instrument = self.instrument
         lately = self._costs.get(instrument.level)
         seen = statistics.median_low(lately) if lately else None
         shrink = 2.0**-instrument.level
         gradients = (instrument.cost + instrument.full * full_steps) * shrink
-        return budget.expected(seen, gradients)
+        return budget.expected(seen, gradients, size)
 
     def took(self, seconds: float) -> None:
         """What the measurement has taken."""
