@@ -100,6 +100,7 @@ class Quadratic:
 def moment(model, problem, step=1, optimizer=None, seed=0, **fields):
     """A snapshot after a step."""
     optimizer = torch.optim.SGD(model.parameters(), 0.1) if optimizer is None else optimizer
+    fields.setdefault("key", Key(seed).fold("recorder").at(step=step))
     return Snapshot(
         step=step,
         epoch=0,
@@ -107,7 +108,6 @@ def moment(model, problem, step=1, optimizer=None, seed=0, **fields):
         optimizer=optimizer,
         groups=Groups(model),
         problem=problem,
-        key=Key(seed).fold("recorder").at(step=step),
         **fields,
     )
 

@@ -5,34 +5,20 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from instruments import noisy
 from scipy.integrate import trapezoid
 
 from graphdyn.estimate import Invalid
-from graphdyn.groups import Groups
 from graphdyn.instruments.loss_integral import LossIntegral
-from graphdyn.keys import Key
-from graphdyn.snapshot import Snapshot
 
 STEPS = np.array([0, 1, 2, 5, 6, 10])
 LOSSES = np.array([4.0, 3.0, 2.5, 2.0, 1.0, 0.5])
 
 
 def snapshot(losses, **rates):
-    model = torch.nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
     settings = {name: {"lr": lr} for name, lr in rates.items()}
     step = losses[-1][0] + 1 if losses else 0
-    return Snapshot(
-        step=step,
-        epoch=0,
-        model=model,
-        optimizer=optimizer,
-        groups=Groups(model),
-        problem=None,
-        key=Key(0),
-        losses=losses,
-        settings=settings,
-    )
+    return noisy.moment(torch.nn.Linear(1, 1), None, step, losses=losses, settings=settings)
 
 
 def curve(*places):

@@ -3,29 +3,19 @@
 import pytest
 import torch
 from cases import small_model, tiny, whole
+from instruments import noisy
 
 import graphdyn as gd
 from graphdyn.estimate import Invalid
-from graphdyn.groups import Groups
 from graphdyn.instruments.pl_constant import PLConstant
 from graphdyn.keys import Key
 from graphdyn.loss import node_loss
 from graphdyn.node_problem import NodeProblem
 from graphdyn.problem import FunctionProblem
-from graphdyn.snapshot import Snapshot
 
 
 def snapshot(model, problem, step=0):
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    return Snapshot(
-        step=step,
-        epoch=0,
-        model=model,
-        optimizer=optimizer,
-        groups=Groups(model),
-        problem=problem,
-        key=Key(4).at(step=step),
-    )
+    return noisy.moment(model, problem, step, key=Key(4).at(step=step))
 
 
 class Quadratic(torch.nn.Module):

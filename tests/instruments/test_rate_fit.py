@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from instruments import noisy
 
 from graphdyn.errors import InputError
 from graphdyn.estimate import Invalid
-from graphdyn.groups import Groups
 from graphdyn.instruments.rate_fit import RateFit, bootstrap, decay, longest
 from graphdyn.keys import Key
 from graphdyn.problem import FunctionProblem
-from graphdyn.snapshot import Snapshot
 
 KEY = Key(3).fold("rate fit")
 
@@ -30,19 +29,9 @@ def descend(eigenvalues, lr, steps, floor=0.0):
 
 
 def snapshot(losses, step=None, **fields):
-    model = torch.nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
     step = losses[-1][0] + 1 if step is None else step
     given = {"problem": None, "key": KEY.at(step=step), **fields}
-    return Snapshot(
-        step=step,
-        epoch=0,
-        model=model,
-        optimizer=optimizer,
-        groups=Groups(model),
-        losses=losses,
-        **given,
-    )
+    return noisy.moment(torch.nn.Linear(1, 1), step=step, losses=losses, **given)
 
 
 @pytest.mark.parametrize("optimum", [None, 0.7])

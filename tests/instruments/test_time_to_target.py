@@ -2,32 +2,18 @@
 
 import pytest
 import torch
+from instruments import noisy
 
 from graphdyn.errors import InputError
 from graphdyn.estimate import Invalid
-from graphdyn.groups import Groups
 from graphdyn.instruments.time_to_target import TimeToTarget
-from graphdyn.keys import Key
 from graphdyn.schedule import Epoch
-from graphdyn.snapshot import Snapshot
 from graphdyn.survival import first_hit
 
 
 def snapshot(step, **scores):
-    model = torch.nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
     counters = {"seconds": step / 4, "edges": 100.0 * step, "targets": 7.0 * step}
-    return Snapshot(
-        step=step,
-        epoch=0,
-        model=model,
-        optimizer=optimizer,
-        groups=Groups(model),
-        problem=None,
-        key=Key(0),
-        scores=scores,
-        counters=counters,
-    )
+    return noisy.moment(torch.nn.Linear(1, 1), None, step, scores=scores, counters=counters)
 
 
 CURVE = [0.2, 0.8, 0.3, 0.6, 0.7, 0.5, 0.9, 0.9]  # medians from the third on: .3 .6 .6 .6 .7 .9
