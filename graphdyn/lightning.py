@@ -13,7 +13,7 @@ from graphdyn.recorder import Recorder
 from graphdyn.sinks import Sink
 
 try:
-    from lightning.pytorch import Callback
+    from lightning.pytorch import Callback  # pyright: ignore[reportMissingImports]
 except ImportError:
     raise InputError(
         "LightningRecorder needs lightning; pip install 'graphdyn[lightning]'."
