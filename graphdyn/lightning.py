@@ -15,12 +15,10 @@ from graphdyn.sinks import Sink
 try:
     from lightning.pytorch import Callback  # pyright: ignore[reportMissingImports]
 except ImportError:
-    raise InputError(
-        "LightningRecorder needs lightning; pip install 'graphdyn[lightning]'."
-    ) from None
+    Callback = None
 
 
-class LightningRecorder(Callback):
+class LightningRecorder(Callback or object):  # pyright: ignore
     """Instruments on the first optimiser of a Lightning module; the module itself does not change.
 
     Its state rides in Lightning's checkpoints, so a run that goes on from one goes on measuring.
@@ -45,6 +43,10 @@ class LightningRecorder(Callback):
         budget: float | None = None,
         **options: Any,
     ):
+        if Callback is None:
+            raise InputError(
+                "LightningRecorder needs lightning; pip install 'graphdyn[lightning]'."
+            )
         super().__init__()
         self._options = {"problem": problem, "to": to, "budget": budget, **options}
         self._instruments, self._state = instruments, None
