@@ -2,7 +2,8 @@
 
 Every split has an id that names scheme, index and seed, and asking for that id gives it again:
 ``public``, ``geom-gcn-3``, ``random-20x500x1000-seed7`` (20 training nodes a class, then 500
-validation and 1000 test nodes), ``random-0.6-0.2-0.2-seed0`` (shares of the labelled nodes).
+validation and 1000 test nodes), ``random-0.6-0.2-0.2-seed0`` (shares of the labelled nodes),
+``torch-20x500x1000-seed123`` (per class too, but drawn with torch's own generator in the order of published scripts).
 """
 
 from __future__ import annotations
@@ -24,15 +25,20 @@ from graphdyn.keys import Key
 
 Ids = tuple[np.ndarray, np.ndarray, np.ndarray]
 PER_CLASS = re.compile(r"random-(\d+)x(\d+)x(\d+|rest)(?:-seed(\d+))?")
+TORCH = re.compile(r"torch-(\d+)x(\d+)x(\d+)(?:-seed(\d+))?")
 RATIO = re.compile(r"random-(0?\.\d+)-(0?\.\d+)-(0?\.\d+)(?:-seed(\d+))?")
 
 
 def check_split_id(card: Card, split: str) -> None:
     """Raise :class:`InputError`, listing the valid ids, if a data set has no such split."""
-    if split in card.split_ids or PER_CLASS.fullmatch(split) or RATIO.fullmatch(split):
+    if split in card.split_ids or any(p.fullmatch(split) for p in (PER_CLASS, TORCH, RATIO)):
         return
     schemes = [f"{s.ids[0]} .. {s.ids[-1]}" if s.count else s.name for s in card.schemes.values()]
-    generic = ["random-20x500x1000 (per class x valid x test)", "random-0.6-0.2-0.2 (ratios)"]
+    generic = [
+        "random-20x500x1000 (per class x valid x test)",
+        "torch-20x500x1000 (the same, drawn by torch)",
+        "random-0.6-0.2-0.2 (ratios)",
+    ]
     raise InputError(f"{card.name} has no split '{split}'; valid: {', '.join(schemes + generic)}.")
 
 
@@ -64,8 +70,9 @@ def random_split(graph: Graph, split: str, seed: int = 0) -> Split:
 
     Args:
         graph: With labels.
-        split: ``random-AxBxC`` (A training nodes a class, B validation, C or ``rest`` test nodes)
-            or ``random-a-b-c`` (shares of the labelled nodes), optionally followed by ``-seedN``.
+        split: ``random-AxBxC`` (A training nodes a class, B validation, C or ``rest`` test nodes),
+            ``torch-AxBxC`` (see :func:`torch_per_class`) or ``random-a-b-c`` (shares of the labelled
+            nodes), optionally followed by ``-seedN``.
         seed: Used where the id names none.
 
     Raises:
@@ -76,6 +83,9 @@ def random_split(graph: Graph, split: str, seed: int = 0) -> Split:
         key = Key(int(own or seed)).fold("split")
         size = None if test == "rest" else int(test)
         return random_per_class(graph, int(train), int(valid), size, key)
+    if match := TORCH.fullmatch(split):
+        train, valid, test, own = match.groups()
+        return torch_per_class(graph, int(train), int(valid), int(test), int(own or seed))
     if match := RATIO.fullmatch(split):
         *shares, own = match.groups()
         key = Key(int(own or seed)).fold("split")
@@ -118,6 +128,44 @@ def random_per_class(graph: Graph, train: int, valid: int, test: int | None, key
         raise InputError(f"{rest.numel()} labelled nodes are left; {valid} + {size} asked for.")
     name = f"random-{train}x{valid}x{'rest' if test is None else test}-seed{key.seed}"
     return _split(order[chosen], rest[:valid], rest[valid : valid + size], name)
+
+
+def torch_per_class(graph: Graph, train: int, valid: int, test: int, seed: int) -> Split:
+    """As many training nodes of every class, drawn as ``torch.manual_seed(seed)`` scripts draw them.
+
+    The split of "Classic GNNs are Strong Baselines" (Luo, Shi & Wu 2024) on the citation graphs: one
+    ``torch.randperm`` a class, in the order of the classes, then one of all nodes that are left, class
+    after class. For comparison with figures on such a split; it depends on torch's generator.
+
+    Args:
+        graph: With one class a node.
+        train: Training nodes a class.
+        valid: Validation nodes in all.
+        test: Test nodes in all.
+        seed: Of torch's CPU generator.
+
+    Raises:
+        InputError: If a class or the graph is too small.
+    """
+    if graph.task == "multilabel" or graph.y is None:
+        raise InputError("a split per class needs one class a node; use random-0.6-0.2-0.2.")
+    generator, y = torch.Generator().manual_seed(seed), graph.y.cpu()
+    chosen, rest = [], []
+    for c in range(graph.num_classes):
+        nodes = torch.nonzero(y == c).flatten()
+        if nodes.numel() < train:
+            raise InputError(
+                f"class {c} has {nodes.numel()} labelled nodes; {train} are asked for."
+            )
+        nodes = nodes[torch.randperm(nodes.numel(), generator=generator)]
+        chosen.append(nodes[:train])
+        rest.append(nodes[train:])
+    left = torch.cat(rest)
+    if valid + test > left.numel():
+        raise InputError(f"{left.numel()} labelled nodes are left; {valid} + {test} asked for.")
+    left = left[torch.randperm(left.numel(), generator=generator)]
+    name = f"torch-{train}x{valid}x{test}-seed{seed}"
+    return _split(torch.cat(chosen), left[:valid], left[valid : valid + test], name)
 
 
 def random_by_ratio(graph: Graph, shares: tuple[float, ...], key: Key) -> Split:

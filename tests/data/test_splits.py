@@ -108,6 +108,35 @@ def test_splits_that_cannot_be_made_are_explained(scheme, message):
         random_split(labelled([40, 30, 25]), scheme)
 
 
+def test_torch_splits_are_those_of_a_script_that_seeds_the_global_generator():
+    graph = labelled([40, 30, 25])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(123)
+        y, train, rest = graph.y.tolist(), [], []
+        for c in sorted(set(y)):
+            nodes = [i for i, label in enumerate(y) if label == c]
+            nodes = [nodes[j] for j in torch.randperm(len(nodes)).tolist()]
+            train += nodes[:5]
+            rest += nodes[5:]
+        rest = [rest[j] for j in torch.randperm(len(rest)).tolist()]
+    state = torch.get_rng_state()
+    split = random_split(graph, "torch-5x30x20-seed123", seed=4)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (split.id, split.train.tolist()) == ("torch-5x30x20-seed123", sorted(train))
+    assert split.valid.tolist() == sorted(rest[:30])
+    assert split.test.tolist() == sorted(rest[30:50])
+    assert random_split(graph, "torch-5x30x20", seed=4).id == "torch-5x30x20-seed4"
+
+
+@pytest.mark.parametrize(
+    ("split", "sentence"),
+    [("torch-90x1x1", "labelled nodes; 90 are asked"), ("torch-5x90x1", r"90 \+ 1 asked for")],
+)
+def test_torch_splits_say_what_is_too_small(split, sentence):
+    with pytest.raises(InputError, match=sentence):
+        random_split(labelled([40, 30, 25]), split)
+
+
 def test_a_split_needs_labels_and_per_class_needs_one_a_node():
     edges = torch.zeros((2, 1), dtype=torch.int64)
     with pytest.raises(InputError, match="has no labels"):
