@@ -19,9 +19,10 @@ from graphdyn.batch import Batch
 from graphdyn.errors import unknown
 from graphdyn.estimate import Invalid
 from graphdyn.models.batch_norm import WeightedBatchNorm
+from graphdyn.models.dropout import activate
 from graphdyn.models.norms import measure, normalise
 from graphdyn.models.propagate import target_rows
-from graphdyn.models.stack import Stack, activate
+from graphdyn.models.stack import Stack
 
 ACTIVATIONS = (
     *("relu", "relu_", "relu6", "elu", "elu_", "selu", "selu_", "celu", "celu_", "gelu", "silu"),

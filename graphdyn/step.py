@@ -13,7 +13,7 @@ from graphdyn.batch import Batch
 from graphdyn.gradient import Loss
 from graphdyn.loss import node_loss
 from graphdyn.memories.memory import Memory
-from graphdyn.models.stack import Output
+from graphdyn.models.output import Output
 from graphdyn.parallel import World
 from graphdyn.precision import autocast
 

@@ -30,7 +30,7 @@ from graphdyn.estimate import Estimate, Number
 from graphdyn.gradient import Loss, gradient
 from graphdyn.loader import gather
 from graphdyn.memories import Memory
-from graphdyn.models.stack import Output
+from graphdyn.models.output import Output
 from graphdyn.samplers import Neighbor, Plans, Seeds
 from graphdyn.statistics import inner, mean_of, squared_mean, with_others
 from graphdyn.step import update

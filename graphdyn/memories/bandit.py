@@ -23,7 +23,7 @@ from graphdyn.errors import InputError
 from graphdyn.graph import Features, Graph
 from graphdyn.memories.memory import Memory, MemoryRecipe, Setting
 from graphdyn.memories.states import read_states
-from graphdyn.models.stack import Output
+from graphdyn.models.output import Output
 from graphdyn.samplers import Plans, Sampler
 from graphdyn.samplers.bandit import Arms, Bandit, BanditPlans
 from graphdyn.samplers.border import BorderedPlans

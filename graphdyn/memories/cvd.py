@@ -22,7 +22,7 @@ from graphdyn.batch import Batch
 from graphdyn.memories.history import History, HistoryMemory
 from graphdyn.memories.memory import Setting
 from graphdyn.memories.passes import forward
-from graphdyn.models.stack import Output
+from graphdyn.models.output import Output
 from graphdyn.samplers.twin import join, with_means
 
 

@@ -23,8 +23,8 @@ from graphdyn.graph import Graph
 from graphdyn.memories.history import History, HistoryMemory, recalled
 from graphdyn.memories.memory import MemoryRecipe, Setting
 from graphdyn.memories.tables import DTYPES, table_bytes
+from graphdyn.models.output import Output
 from graphdyn.models.past import reads_first
-from graphdyn.models.stack import Output
 from graphdyn.samplers import Sampler
 from graphdyn.samplers.cached import Cached, CachedPlans
 

@@ -23,7 +23,7 @@ from graphdyn.memories.messages import other_than_sum
 from graphdyn.memories.passes import exact_outputs, forward, hop_widths
 from graphdyn.memories.refresh import cost, extra_batches, whole_cost
 from graphdyn.memories.tables import DTYPES, Ages, Tables, table_bytes
-from graphdyn.models.stack import Output
+from graphdyn.models.output import Output
 from graphdyn.parallel import World
 from graphdyn.samplers import Sampler
 from graphdyn.samplers.border import Bordered

@@ -23,7 +23,7 @@ from graphdyn.last_layer import SeedNorms
 from graphdyn.loader import gather
 from graphdyn.memories.memory import Memory, MemoryRecipe, Setting
 from graphdyn.memories.passes import forward
-from graphdyn.models.stack import Output
+from graphdyn.models.output import Output
 from graphdyn.samplers import Sampler
 from graphdyn.samplers.presample import Presampled, PresampledPlans
 from graphdyn.samplers.seeds import Seeds

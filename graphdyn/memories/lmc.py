@@ -33,7 +33,8 @@ from graphdyn.memories.memory import Memory, MemoryRecipe, Setting
 from graphdyn.memories.messages import other_than_sum
 from graphdyn.memories.passes import exact_gradients, exact_outputs, hop_widths
 from graphdyn.memories.tables import DTYPES, Ages, Tables, table_bytes
-from graphdyn.models.stack import Output, Stack
+from graphdyn.models.output import Output
+from graphdyn.models.stack import Stack
 from graphdyn.samplers import Sampler
 from graphdyn.samplers.compensated import Compensated, check_share
 

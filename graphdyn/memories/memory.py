@@ -19,7 +19,7 @@ from graphdyn.gradient import Loss
 from graphdyn.graph import Graph
 from graphdyn.keys import Key
 from graphdyn.loss import node_loss
-from graphdyn.models.stack import Output
+from graphdyn.models.output import Output
 from graphdyn.parallel import World
 from graphdyn.samplers import Plans, Sampler
 

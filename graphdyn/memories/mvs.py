@@ -29,7 +29,7 @@ from graphdyn.loader import gather
 from graphdyn.memories.history import History, HistoryMemory
 from graphdyn.memories.memory import Setting
 from graphdyn.memories.refresh import cost
-from graphdyn.models.stack import Output
+from graphdyn.models.output import Output
 from graphdyn.samplers import Induced, LayeredSampler, Neighbor, Sampler
 from graphdyn.samplers.neighbor import NeighborPlans
 from graphdyn.samplers.poisson import ScoredDraw

@@ -47,7 +47,7 @@ from graphdyn.memories.anchor import (
 from graphdyn.memories.memory import Memory, MemoryRecipe, Setting
 from graphdyn.memories.passes import exact_outputs, hop_widths
 from graphdyn.memories.tables import DTYPES, Tables, table_bytes
-from graphdyn.models.stack import Output
+from graphdyn.models.output import Output
 from graphdyn.precision import autocast
 from graphdyn.samplers import Sampler, Shadow
 

@@ -23,7 +23,7 @@ from graphdyn.evaluation import evaluating, forgetting
 from graphdyn.graph import Graph
 from graphdyn.last_layer import LastLayer, RowGradients
 from graphdyn.memories.memory import Memory, MemoryRecipe, Setting
-from graphdyn.models.stack import Output
+from graphdyn.models.output import Output
 
 STARTS = ("exact", "zero")
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from graphdyn.batch import Batch
 from graphdyn.graph import Features
 from graphdyn.models import APPNP
+from graphdyn.models.output import Output
 from graphdyn.models.propagate import Rows, source_ids, target_rows
-from graphdyn.models.stack import Output
 
 
 @torch.no_grad()

@@ -21,9 +21,10 @@ from graphdyn.models.label_propagation import label_propagation
 from graphdyn.models.mlp import MLP
 from graphdyn.models.norms import NORMS, GraphNorm, PairNorm
 from graphdyn.models.options import Options
+from graphdyn.models.output import Output
 from graphdyn.models.sage import SAGE
 from graphdyn.models.sgc import SGC
-from graphdyn.models.stack import Output, Stack
+from graphdyn.models.stack import Stack
 
 __all__ = [
     "build",

@@ -13,10 +13,11 @@ from torch.nn import Parameter
 
 from graphdyn.batch import Batch
 from graphdyn.graph import Propagation
+from graphdyn.models.dropout import edge_site
 from graphdyn.models.mlp import MLP
 from graphdyn.models.options import Options, positive, probability
+from graphdyn.models.output import Output
 from graphdyn.models.propagate import Hop, aggregate, attach, blend, drop_edges, source_ids
-from graphdyn.models.stack import Output, edge_site
 
 
 class APPNP(torch.nn.Module):

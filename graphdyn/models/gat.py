@@ -17,10 +17,11 @@ from graphdyn.batch import Block
 from graphdyn.errors import InputError
 from graphdyn.graph import Features, Propagation
 from graphdyn.kernels import edge_softmax, gat_scores, gatv2_scores, spmm
+from graphdyn.models.conv import Slot
 from graphdyn.models.options import Options, positive
 from graphdyn.models.parameters import Linear, glorot, linear
 from graphdyn.models.propagate import Hop, drop_coefficients, prefix
-from graphdyn.models.stack import Slot, Stack
+from graphdyn.models.stack import Stack
 from graphdyn.sparse import Sparse
 
 

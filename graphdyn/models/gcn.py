@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from graphdyn.graph import Features
+from graphdyn.models.conv import Slot
 from graphdyn.models.options import Options
 from graphdyn.models.parameters import Linear
 from graphdyn.models.propagate import Hop, aggregate, drop_edges
-from graphdyn.models.stack import Slot, Stack
+from graphdyn.models.stack import Stack
 
 
 class GCNConv(torch.nn.Module):

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from graphdyn.errors import InputError
+from graphdyn.models.conv import Slot
 from graphdyn.models.options import Options, probability
 from graphdyn.models.parameters import glorot
 from graphdyn.models.propagate import Hop, aggregate, blend, drop_edges
-from graphdyn.models.stack import Slot, Stack
+from graphdyn.models.stack import Stack
 
 
 class GCN2Conv(torch.nn.Module):

@@ -11,10 +11,12 @@ from torch import Tensor
 from graphdyn.batch import Batch
 from graphdyn.errors import InputError
 from graphdyn.graph import Features, Propagation
+from graphdyn.models.conv import Slot
 from graphdyn.models.options import Options
+from graphdyn.models.output import Output
 from graphdyn.models.parameters import Linear
 from graphdyn.models.propagate import Hop, prefix, target_rows
-from graphdyn.models.stack import Output, Slot, Stack
+from graphdyn.models.stack import Stack
 
 
 class LinearConv(torch.nn.Module):

@@ -15,10 +15,11 @@ from torch import Tensor
 from graphdyn.errors import InputError, unknown
 from graphdyn.graph import Features, Propagation
 from graphdyn.kernels import segment_max
+from graphdyn.models.conv import Slot
 from graphdyn.models.options import Options
 from graphdyn.models.parameters import Linear, add_linear
 from graphdyn.models.propagate import Hop, aggregate_root, dense, drop_edges, prefix
-from graphdyn.models.stack import Slot, Stack
+from graphdyn.models.stack import Stack
 
 AGGREGATORS = ("mean", "sum", "max")
 

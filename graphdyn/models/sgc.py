@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import Module
 
 from graphdyn.graph import Features
+from graphdyn.models.conv import Slot
 from graphdyn.models.mlp import LinearConv
 from graphdyn.models.options import Options, positive
 from graphdyn.models.parameters import Linear
 from graphdyn.models.propagate import Hop, aggregate, attach, drop_edges
-from graphdyn.models.stack import Slot, Stack
+from graphdyn.models.stack import Stack
 
 
 class SGConv(Module):

@@ -6,10 +6,10 @@ Shapes: layer l reads S_l rows and writes D_l of them, a prefix; F features, C c
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import reduce
 from itertools import accumulate, pairwise
-from typing import Any, ClassVar, NamedTuple, Protocol, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -17,8 +17,6 @@ from torch.nn import BatchNorm1d, Module, ModuleList, Parameter
 
 from graphdyn.batch import Batch
 from graphdyn.graph import Features, Propagation
-from graphdyn.kernels import dropout, dropout_values, relu_dropout
-from graphdyn.kernels.door import eager
 from graphdyn.keys import Key
 from graphdyn.models.batch_norm import (
     fuses,
@@ -26,60 +24,15 @@ from graphdyn.models.batch_norm import (
     normalise_relu,
     renormalise_relu,
 )
+from graphdyn.models.conv import Conv, Slot
+from graphdyn.models.dropout import activate, drop_features, drop_states, edge_site, hidden_site
 from graphdyn.models.halo import attributed, compensate, entrust
 from graphdyn.models.norms import build_norm, normalise
 from graphdyn.models.options import Options
+from graphdyn.models.output import Output
 from graphdyn.models.parameters import Linear
 from graphdyn.models.past import Past
 from graphdyn.models.propagate import Hop, Rows, blend, dense, prefix, source_ids, target_rows
-from graphdyn.sparse import Sparse
-
-
-class Output(NamedTuple):
-    """What a model says about a batch.
-
-    Attributes:
-        logits: (D, C), one row for each target of the last block.
-        hidden: One (D_k, F) tensor a hop: what the next norm or activation reads. The last one may
-            be the logits themselves. Empty for models without message passing.
-    """
-
-    logits: Tensor
-    hidden: tuple[Tensor, ...]
-
-
-class Slot(NamedTuple):
-    """Where a conv stands: all that its constructor needs to know.
-
-    Attributes:
-        inputs: Features it reads.
-        outputs: Features it writes.
-        layer: Counted from 0.
-        last: Whether its output is the logits.
-        key: Of its initial parameters.
-    """
-
-    inputs: int
-    outputs: int
-    layer: int
-    last: bool
-    key: Key
-
-
-class Conv(Protocol):
-    """A layer. ``hops`` says how many blocks it consumes; 0 means that it looks at rows alone.
-
-    Called with the state (dense; the first layer may get sparse features), one :class:`Hop` a
-    block, and the initial state where the trunk has one. Returns the output of every hop, its own
-    output last. A conv of several hops also takes them one at a time: ``step(h, k, hop, h0)``, from
-    the output of hop k - 1 (the conv's input at k = 0) to that of hop k.
-    """
-
-    hops: int
-
-    def __call__(  # noqa: D102
-        self, h: Features, hops: Sequence[Hop], h0: Tensor | None
-    ) -> tuple[Tensor, ...]: ...
 
 
 class Stack(Module):
@@ -370,50 +323,3 @@ def _norm_widths(slots: list[Slot], options: Options) -> list[int]:
     if not options.pre:
         return [slot.outputs for slot in slots if not slot.last]
     return [slot.inputs for slot in slots] + [options.hidden] * options.linear_head
-
-
-def activate(h: Tensor, name: str) -> Tensor:
-    """ReLU, ELU or nothing."""
-    if name == "none":
-        return h
-    return torch.relu(h) if name == "relu" else torch.nn.functional.elu(h)
-
-
-@eager
-def site(key: Key, name: str, layer: int) -> Key:
-    """The key of one dropout mask of the step."""
-    return key.fold("dropout", name, layer)
-
-
-def edge_site(key: Key | None, p: float, hop: int) -> Key | None:
-    """The key of the edge dropout of a hop; ``None`` where no edge is dropped."""
-    return None if key is None or p == 0 else site(key, "edge", hop)
-
-
-@eager
-def hidden_site(rows: Rows, layer: int, p: float) -> dict[str, Any]:
-    """What draws the dropout mask of a hidden state, for the kernels."""
-    assert rows.key is not None
-    return {"p": p, "bits": site(rows.key, "hidden", layer).bits, "ids": rows.ids}
-
-
-@eager
-def drop_states(
-    h: Tensor, p: float, activation: str, key: Key | None, layer: int, ids: Tensor | None
-) -> Tensor:
-    """dropout(activation(h)); with ReLU in one pass over memory."""
-    if key is None or p == 0:
-        return activate(h, activation)
-    bits = site(key, "hidden", layer).bits
-    if activation == "relu":
-        return relu_dropout(h, p, bits, ids)
-    return dropout(activate(h, activation), p, bits, ids)
-
-
-@eager
-def drop_features(x: Features, p: float, key: Key | None, ids: Tensor | None) -> Features:
-    """Dropout of the input, dense or sparse: the same entries die in both forms."""
-    if key is None or p == 0:
-        return x
-    bits = site(key, "input", 0).bits
-    return dropout_values(x, p, bits, ids) if isinstance(x, Sparse) else dropout(x, p, bits, ids)

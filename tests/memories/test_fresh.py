@@ -16,7 +16,7 @@ from graphdyn.loss import node_loss
 from graphdyn.memories import Fresh, Setting, build
 from graphdyn.memories.fresh import smallest
 from graphdyn.memories.passes import exact_outputs
-from graphdyn.models.stack import Output
+from graphdyn.models.output import Output
 from graphdyn.samplers import Cluster, Neighbor
 from graphdyn.samplers.inclusion import with_node_prob
 from graphdyn.step import update

@@ -44,7 +44,7 @@ def test_layers_and_sites_have_masks_of_their_own():
         cases.whole(cases.tiny(), cases.small_model("mlp")), x=torch.ones(12, 4).double()
     )
     model = cases.small_model("mlp", layers=3, hidden=4, dropout=0.5, activation="none", bias=False)
-    from graphdyn.models.stack import drop_states
+    from graphdyn.models.dropout import drop_states
 
     h = torch.ones(12, 4, dtype=torch.float64)
     masks = [drop_states(h, 0.5, "none", ones.key, layer, None) for layer in (1, 2)]
@@ -53,7 +53,7 @@ def test_layers_and_sites_have_masks_of_their_own():
 
 
 def test_relu_and_dropout_in_one_pass_equal_the_two_after_each_other():
-    from graphdyn.models.stack import drop_states
+    from graphdyn.models.dropout import drop_states
 
     h = cases.seeded(12, 4)
     fused = drop_states(h, 0.5, "relu", Key(2), 1, None)
@@ -116,7 +116,7 @@ def test_appnp_draws_its_edges_anew_at_every_hop():
 
 def test_gcnii_drops_where_its_authors_do():
     """Before the first map, before every conv (not in the initial state), before the last map."""
-    from graphdyn.models.stack import drop_features, drop_states
+    from graphdyn.models.dropout import drop_features, drop_states
 
     graph = cases.tiny()
     model = cases.small_model("gcnii", layers=2, dropout=0.5, input_dropout=0.4)
@@ -131,7 +131,7 @@ def test_gcnii_drops_where_its_authors_do():
 
 
 def test_pre_order_drops_what_each_conv_and_the_head_read():
-    from graphdyn.models.stack import drop_states
+    from graphdyn.models.dropout import drop_states
 
     graph = cases.tiny()
     model = cases.small_model("gcn", layers=2, order="pre", dropout=0.5, activation="elu")
