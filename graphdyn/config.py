@@ -17,6 +17,9 @@ from graphdyn.errors import InputError, unknown
 # What says where and how often to write, not what to compute: two runs that differ only here are the same.
 EXECUTION_ONLY = frozenset({"out", "data_root", "checkpoint_seconds", "workers", "prefetch"})
 
+BUDGETS = ("steps", "edges", "seconds", "bytes")
+EPOCHS = 200
+
 
 @dataclass(frozen=True)
 class Config:
@@ -77,6 +80,10 @@ class Config:
     svrg, spider, saga, output or preprocess; several are joined by +. None: the preset's, if any."""
     memory_options: dict[str, bool | int | float | str] = field(default_factory=dict)
     """What these memories take, for example: mode control, dtype bfloat16."""
+    regularizer: str | None = None
+    """What is minimised beside the loss of a batch: graphmix (docs/regularizers.md). None: nothing."""
+    regularizer_options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """What only this regularizer takes, for example: gamma 1, mode joint, mix_layers 0,1."""
     workers: int = 2
     """Threads that sample and gather ahead of training; 0: in the training thread. Never changes a number."""
     prefetch: int = 4
@@ -107,14 +114,27 @@ class Config:
     measure_every: int | None = None
     """Steps between two measurements of instruments that leave it open; None: as the budget allows."""
 
-    epochs: int = 200
-    """Most epochs a seed."""
+    epochs: int | None = None
+    """Most epochs a seed; None: 200, or as many as a budget below allows."""
+    max_steps: int | None = None
+    """Budget of a seed in optimiser steps. Of several budgets the first that is reached ends the seed, in the
+    middle of an epoch too."""
+    max_edges: int | None = None
+    """Budget in edges that messages went along, forward; at most one step beyond it."""
+    max_seconds: float | None = None
+    """Budget in seconds of training as recorded: compute, memory and waiting for batches, and neither
+    preparation nor evaluation nor instruments; at most one step beyond it."""
+    max_bytes: int | None = None
+    """Budget in bytes of features gathered; at most one step beyond it."""
     patience: int | None = None
     """Stop after this many evaluations without a better validation value; None: never."""
     select: Literal["metric", "loss"] = "metric"
     """What on the validation nodes picks the epoch that is reported; the first of equals wins."""
     evaluate_every: int = 1
     """Epochs between evaluations."""
+    evaluations: int | None = None
+    """So many evaluations a seed instead, evenly along its budget or its epochs, the last at the end; fewer
+    where steps are larger than what lies between two."""
     statistics: Literal["auto", "running", "population"] = "auto"
     """Batch norm in evaluation: running averages of training, or statistics of the whole graph taken
     anew; auto: those of the whole graph wherever a sampler is at work."""
@@ -148,10 +168,22 @@ class Config:
 
     def canonical(self) -> dict[str, Any]:
         """The configuration as plain JSON values, in field order."""
-        return {
+        plain = {
             name: str(value) if isinstance(value, Path) else value
             for name, value in asdict(self).items()
         }
+        return plain | {"epochs": self.last_epoch}
+
+    @property
+    def limits(self) -> dict[str, int | float]:
+        """The budgets that are given, by ``steps``, ``edges``, ``seconds`` and ``bytes``."""
+        given = {name: getattr(self, f"max_{name}") for name in BUDGETS}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def last_epoch(self) -> int | None:
+        """Most epochs a seed; ``None`` where only a budget ends it."""
+        return EPOCHS if self.epochs is None and not self.limits else self.epochs
 
     @property
     def id(self) -> str:
@@ -204,8 +236,19 @@ class Config:
             raise InputError(f"{path} is not valid TOML: {error}.") from None
 
 
-_AT_LEAST_ONE = ("hidden", "layers", "epochs", "evaluate_every", "seeds", "prefetch")
-_AT_LEAST_ONE_IF_GIVEN = ("batch_size", "measure_every", "evaluate_chunk", "patience", "threads")
+_AT_LEAST_ONE = ("hidden", "layers", "evaluate_every", "seeds", "prefetch")
+_AT_LEAST_ONE_IF_GIVEN = (
+    "batch_size",
+    "measure_every",
+    "epochs",
+    "max_steps",
+    "max_edges",
+    "max_bytes",
+    "evaluations",
+    "evaluate_chunk",
+    "patience",
+    "threads",
+)
 _PROBABILITIES = ("dropout", "input_dropout", "edge_dropout")
 _CHOICES = {
     "features": ("raw", "row"),
@@ -250,6 +293,13 @@ def _check(config: Config) -> None:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; it must be at least 1, or absent.")
+    seconds = config.max_seconds
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise InputError(f"max_seconds is {seconds}; it must be positive and finite, or absent.")
+    if config.evaluations is not None and config.evaluate_every != 1:
+        raise InputError(
+            f"evaluations is {config.evaluations} and evaluate_every {config.evaluate_every}; give one of them."
+        )
 
 
 def _check_type(name: str, annotation: str, value: Any) -> None:

@@ -29,6 +29,7 @@ class Clock:
         epoch: Epochs done.
         seconds: Training time so far, evaluation and instruments excluded.
         edges: Edges touched by training so far.
+        bytes: Bytes of features gathered by training so far, where somebody counts them.
     """
 
     seed: int
@@ -36,6 +37,7 @@ class Clock:
     epoch: int
     seconds: float
     edges: int
+    bytes: int = 0
 
 
 class Metric(NamedTuple):
@@ -92,7 +94,7 @@ class Journal:
 
     def add(self, clock: Clock, row: Metric | Line | Event) -> None:
         """Note a row; :meth:`write` brings it to the disk."""
-        at = (clock.seed, clock.step, clock.epoch, clock.seconds, clock.edges)
+        at = (clock.seed, clock.step, clock.epoch, clock.seconds, clock.edges, clock.bytes)
         self._rows[TABLES[type(row)]].append((*at, *row))
 
     @property
@@ -165,8 +167,9 @@ def read_table(folder: Path, name: str = "metrics"):
 def _schema(name: str):
     import pyarrow as pa
 
-    text, number, whole = pa.string(), pa.float64(), pa.int32()
-    at = {"seed": whole, "step": pa.int64(), "epoch": whole, "seconds": number, "edges": pa.int64()}
+    text, number, whole, large = pa.string(), pa.float64(), pa.int32(), pa.int64()
+    at = {"seed": whole, "step": large, "epoch": whole}
+    at |= {"seconds": number, "edges": large, "bytes": large}
     own = {
         "metrics": dict(zip(Metric._fields, (text, text, number, number, number, whole, whole))),
         "curves": dict(zip(Line._fields, (text, text, pa.list_(number), pa.list_(number)))),

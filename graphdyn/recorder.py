@@ -393,7 +393,11 @@ class Recorder:
             handed=self._handed,
             modified=self._modified,
             micro=self._squares,
-            counters={"seconds": clock.seconds, "edges": float(clock.edges)},
+            counters={
+                "seconds": clock.seconds,
+                "edges": float(clock.edges),
+                "bytes": float(clock.bytes),
+            },
             scores=dict(self._scores),
             symmetry=self.symmetry,
         )

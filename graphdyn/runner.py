@@ -31,6 +31,8 @@ from graphdyn.seed import Seed
 from graphdyn.seed_state import LEDGER
 from graphdyn.shared_record import open_record
 
+_PER_SEED = ("best_epoch", "best_step", "epochs", "steps", "edges", "nodes", "bytes")
+
 
 def run(config: Config) -> dict[str, Any]:
     """Train every seed, record it, and return the summary (design section 6: ``summary.json``).
@@ -105,9 +107,9 @@ class Job:
         results: list[dict[str, Any]] = state["results"]
         first, self._first = self._first, None
         assert first is not None
-        method, steps = describe(config, first.method), first.num_steps
+        method, units = describe(config, first.method), first.limits.total
         title = " ".join((config.dataset, config.model, config.preset or method["sampler"]))
-        shown = progress(title, config.seeds * steps, len(results) * steps)
+        shown = progress(title, config.seeds * units, len(results) * units)
         with shown if self.world.leads else nullcontext(Silent()) as bar:
             for index in range(len(results), config.seeds):
                 seed, first = first if index == 0 and first else self.seed(index), None
@@ -138,8 +140,7 @@ class Job:
             "test": spread([r["metric"]["test"] for r in results if "test" in r["metric"]]),
             "validation": spread([r["metric"]["valid"] for r in results if "valid" in r["metric"]]),
             "train": spread([r["metric"]["train"] for r in results]),
-            "best_epoch": [r["best_epoch"] for r in results],
-            **{name: [r[name] for r in results] for name in ("epochs", "steps", "edges", "nodes")},
+            **{name: [r[name] for r in results] for name in _PER_SEED},
             "parameters": results[0]["parameters"],
             "seconds": ledger,
             **({"instruments": [r["instruments"] for r in results]} if config.instruments else {}),

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from graphdyn.assembly import instruments_of, method_of, model_of
-from graphdyn.batch import Batch, full_batch
+from graphdyn.assembly import instruments_of, method_of, model_of, regularizer_of
+from graphdyn.batch import full_batch
 from graphdyn.checkpoint import below, pack_optimizer, prefixed, unpack_optimizer
 from graphdyn.config import Config
+from graphdyn.costs import bytes_gathered, edges_touched
 from graphdyn.errors import GraphdynError, InputError, Interrupted, RankLost
 from graphdyn.evaluation import Scores, evaluate, reestimate
 from graphdyn.fit import check_fit
@@ -23,6 +24,7 @@ from graphdyn.graph import Graph
 from graphdyn.instrumented import Instrumented
 from graphdyn.journal import Clock, Metric
 from graphdyn.keys import Key
+from graphdyn.limits import Limits
 from graphdyn.loader import SECONDS, Loader
 from graphdyn.machine import Stop, check_memory
 from graphdyn.memories import Setting
@@ -32,11 +34,14 @@ from graphdyn.optim import advance, build_optimizer, build_schedule
 from graphdyn.parallel import World
 from graphdyn.progress import Progress
 from graphdyn.record import Record
+from graphdyn.regularizers import Objective
 from graphdyn.samplers import Full, Plans
 from graphdyn.samplers.inclusion import with_node_prob
 from graphdyn.seed_state import SeedState
-from graphdyn.step import Step, train
+from graphdyn.step import PLAIN, Step, train
 from graphdyn.whole import Whole
+
+_MICRO = 1_000_000
 
 
 class Seed:
@@ -74,12 +79,13 @@ class Seed:
         self.schedule = build_schedule(self.optimizer, config.schedule, **config.schedule_options)
         self.full = full_batch(graph, self.model.propagation, key=Key(seed))
         self.plans = self._prepare(Key(seed))
-        self.memory = self.method.bind(
-            Setting(
-                self.model, graph, self.plans, Key(seed), precision=config.precision, world=world
-            )
+        setting = Setting(
+            self.model, graph, self.plans, Key(seed), precision=config.precision, world=world
         )
+        self.memory = self.method.bind(setting)
+        self.objective = self._objective(setting)
         self.at = SeedState(seed)
+        self.limits = Limits.of(config, self.plans.num_batches)
         self.instruments = Instrumented(
             self.model,
             self.optimizer,
@@ -92,7 +98,7 @@ class Seed:
         )
         self.at.seconds["precompute"] = self.at.seconds["total"] = time.perf_counter() - start
         self.best: dict[str, Tensor] = {}
-        self.losses: list[tuple[Clock, Tensor]] = []
+        self.losses: list[tuple[Clock, dict[str, Tensor]]] = []
         self.stop, self.stopping = Stop(), False
 
     def _prepare(self, key: Key) -> Plans:
@@ -103,6 +109,13 @@ class Seed:
         if self.config.norm != "weighted-batch" or plans.ready:
             return plans
         return with_node_prob(plans, graph.num_nodes, key=key.fold("node_prob"))
+
+    def _objective(self, setting: Setting) -> Objective:
+        recipe = regularizer_of(self.config)
+        if recipe is None:
+            return PLAIN
+        recipe.check(self.model, self.method, self.graph, self.world)
+        return recipe.bind(setting, self.memory)
 
     def _problem(self) -> NodeProblem:
         config = self.config
@@ -124,15 +137,10 @@ class Seed:
         has_norm = any(isinstance(m, nn.BatchNorm1d) for m in self.model.modules())
         return "population" if sampled and has_norm else "running"
 
-    @property
-    def num_steps(self) -> int:
-        """Most steps of a seed."""
-        return self.config.epochs * self.plans.num_batches
-
     def train(
         self, record: Record, results: list[dict[str, Any]], stop: Stop, bar: Progress
     ) -> dict[str, Any]:
-        """To the last epoch, or until patience runs out; returns the seed's result."""
+        """To the first limit, or until patience runs out; returns the seed's result."""
         self.began = time.perf_counter() - self.at.seconds["total"]
         self.world.check_same(self.model.state_dict().values(), "the first weights")
         whole = Whole(self.model, self.optimizer, self.world)
@@ -163,7 +171,7 @@ class Seed:
             self.plans,
             self.graph,
             key=Key(at.seed),
-            epochs=range(config.epochs),
+            epochs=self.limits.epochs,
             first=at.step,
             workers=config.workers,
             prefetch=config.prefetch,
@@ -174,7 +182,10 @@ class Seed:
                 self.step(next(steps))
                 if at.step % self.plans.num_batches == 0:
                     self.end_epoch(record)
-                bar.update(len(results) * self.num_steps + at.step, self.note)
+                elif self.limits.due(at):
+                    self.evaluate(record)
+                done = len(results) * self.limits.total + self.limits.done(at)
+                bar.update(done, self.note)
                 late = time.monotonic() - saved >= config.checkpoint_seconds
                 if self.stopping or (late and not self.finished):
                     record.save(*self.checkpoint(record, results))
@@ -212,10 +223,10 @@ class Seed:
 
     @property
     def finished(self) -> bool:
-        """Whether the seed has no epoch left, or no patience."""
+        """Whether the seed has used up its budget, or its patience."""
         patience = self.config.patience
         out_of_patience = patience is not None and self.at.selection.waited >= patience
-        return self.at.epoch >= self.config.epochs or out_of_patience
+        return out_of_patience or self.limits.reached(self.at)
 
     @property
     def note(self) -> str:
@@ -234,6 +245,7 @@ class Seed:
             loader,
             self.optimizer,
             memory=self.memory,
+            objective=self.objective,
             precision=config.precision,
             hidden=False,
             first=self.at.step,
@@ -253,13 +265,24 @@ class Seed:
         at.epoch = at.step // self.plans.num_batches
         at.seconds["compute"] += step.seconds
         at.seconds["memory"] += step.memory_seconds
-        edges, nodes = edges_touched(step.batch, self.model.num_hops), step.batch.x.shape[0]
-        edges, nodes, stops = self.world.sum(edges, nodes, int(self.stop.requested))
-        at.edges += edges
-        at.nodes += nodes
-        self.losses.append((at.clock, step.loss))
+        counts = self.world.sum(
+            edges_touched(step.batch, self.model.num_hops),
+            step.batch.x.shape[0],
+            bytes_gathered(step.batch.x),
+            # One clock decides for all ranks; whole numbers survive the exchange.
+            round(at.clock.seconds * _MICRO) if self.world.leads else 0,
+            int(self.stop.requested),
+        )
+        at.edges += counts[0]
+        at.nodes += counts[1]
+        at.bytes += counts[2]
+        at.trained = counts[3] / _MICRO
+        parts = step.parts if len(self.objective.names) > 1 else {}
+        self.losses.append(
+            (at.clock, {"loss": step.loss} | {f"loss_{n}": v for n, v in parts.items()})
+        )
         self.instruments.step(step.loss)
-        self.stopping = stops > 0
+        self.stopping = counts[4] > 0
 
     def end_epoch(self, record: Record) -> None:
         """Record the epoch, evaluate when it is due, and step the schedule."""
@@ -268,9 +291,8 @@ class Seed:
         record.add(at.clock, Metric("lr", "all", self.optimizer.param_groups[0]["lr"]))
         for name, value in self.memory.report().items():
             record.add(at.clock, Metric(name, "memory", value))
-        due = at.epoch % self.config.evaluate_every == 0 or at.epoch == self.config.epochs
         mean = at.loss / self.plans.num_batches
-        advance(self.schedule, self.evaluate(record) if due else mean)
+        advance(self.schedule, self.evaluate(record) if self.limits.due(at) else mean)
         self.instruments.end_epoch()
         at.loss = 0.0
         self.world.check_same(self.model.state_dict().values(), "the weights")
@@ -280,19 +302,24 @@ class Seed:
         if not self.losses:
             return
         start = time.perf_counter()
-        values = torch.stack([loss for _, loss in self.losses]).tolist()
+        values = iter(torch.stack([v for _, own in self.losses for v in own.values()]).tolist())
         self.at.seconds["compute"] += time.perf_counter() - start
-        for (clock, _), loss in zip(self.losses, values):
+        for clock, own in self.losses:
+            found = {name: next(values) for name in own}
+            loss = found["loss"]
             if not math.isfinite(loss):
                 epoch = -(-clock.step // self.plans.num_batches)
                 text = f"the training loss became {loss} at seed {clock.seed}, epoch {epoch}"
                 raise self.world.alike(GraphdynError(f"{text}; lower --lr."))
-            record.add(clock, Metric("loss", "step", loss))
+            for name, value in found.items():
+                record.add(clock, Metric(name, "step", value))
             self.at.loss += loss
         self.losses.clear()
 
     def evaluate(self, record: Record) -> float:
         """Score the current weights, keep them if they are the best; returns the validation loss."""
+        self.flush(record)
+        self.at.marks = self.limits.marks(self.at)
         start = time.perf_counter()
         told = self.world.tell(lambda: json.dumps(asdict(self.scores())).encode())
         scores = Scores(**json.loads(told))
@@ -304,7 +331,7 @@ class Seed:
         guide = "valid" if "valid" in scores.metric else "train"
         by_loss = self.config.select == "loss"
         value = -scores.loss[guide] if by_loss else scores.metric[guide]
-        if self.at.selection.offer(self.at.epoch, value, scores):
+        if self.at.selection.offer(self.at.epoch, self.at.step, value, scores):
             self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         return scores.loss[guide]
 
@@ -332,10 +359,12 @@ class Seed:
             "split": self.graph.split.id,
             "metric": at.selection.metric,
             "best_epoch": at.selection.epoch,
+            "best_step": at.selection.step,
             "epochs": at.epoch,
             "steps": at.step,
             "edges": at.edges,
             "nodes": at.nodes,
+            "bytes": at.bytes,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "seconds": at.seconds,
             "instruments": self.instruments.summary(),
@@ -351,6 +380,7 @@ class Seed:
         packed = prefixed("optimizer", tensors)
         packed |= prefixed("model", self.model.state_dict()) | prefixed("best", self.best)
         packed |= prefixed("memory", self.memory.state())
+        packed |= prefixed("objective", self.objective.state())
         measured, instruments = self.instruments.state()
         packed |= prefixed("instruments", measured)
         schedule = self.schedule.state_dict() if self.schedule else None
@@ -364,12 +394,8 @@ class Seed:
         self.model.load_state_dict(below("model", tensors))
         self.best = {k: v.to(self.graph.device) for k, v in below("best", tensors).items()}
         self.memory.restore(below("memory", tensors))
+        self.objective.restore(below("objective", tensors))
         unpack_optimizer(self.optimizer, below("optimizer", tensors), state["optimizer"])
         if self.schedule:
             self.schedule.load_state_dict(state["schedule"])
         self.instruments.restore(below("instruments", tensors), state["instruments"])
-
-
-def edges_touched(batch: Batch, num_hops: int) -> int:
-    """Edges that a model's hops read, each as often as it is read."""
-    return sum(batch.block(hop).adjacency.csc.num_edges for hop in range(num_hops))

@@ -15,19 +15,21 @@ LEDGER = ("precompute", *SECONDS, "compute", "memory", "instruments", "evaluate"
 
 @dataclass
 class Selection:
-    """The epoch that is reported: the first with the best validation value."""
+    """The evaluation that is reported: the first with the best validation value."""
 
     epoch: int = -1
+    step: int = -1
     value: float = -math.inf
     metric: dict[str, float] = field(default_factory=dict)
     waited: int = 0
 
-    def offer(self, epoch: int, value: float, scores: Scores) -> bool:
-        """Take the epoch if it is strictly better; say whether it was."""
+    def offer(self, epoch: int, step: int, value: float, scores: Scores) -> bool:
+        """Take what was evaluated then if it is strictly better; say whether it was."""
         if not value > self.value:
             self.waited += 1
             return False
-        self.epoch, self.value, self.metric, self.waited = epoch, value, dict(scores.metric), 0
+        self.epoch, self.step = epoch, step
+        self.value, self.metric, self.waited = value, dict(scores.metric), 0
         return True
 
 
@@ -41,9 +43,12 @@ class SeedState:
         step: Steps done.
         edges: Edges touched, by all ranks.
         nodes: Rows of features read, by all ranks.
+        bytes: Of these rows.
+        trained: Seconds of training after the last step, those of rank 0: what a budget in seconds counts.
+        marks: Evaluations that have been due so far, where they lie evenly along a budget.
         loss: Sum of the losses of the epoch's steps so far.
         seconds: By row of the ledger.
-        selection: The best epoch so far.
+        selection: The best evaluation so far.
     """
 
     seed: int
@@ -51,6 +56,9 @@ class SeedState:
     step: int = 0
     edges: int = 0
     nodes: int = 0
+    bytes: int = 0
+    trained: float = 0.0
+    marks: int = 0
     loss: float = 0.0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0.0))
     selection: Selection = field(default_factory=Selection)
@@ -59,7 +67,7 @@ class SeedState:
     def clock(self) -> Clock:
         """When a number measured now is measured."""
         seconds = sum(self.seconds[name] for name in ("compute", "memory", "wait"))
-        return Clock(self.seed, self.step, self.epoch, seconds, self.edges)
+        return Clock(self.seed, self.step, self.epoch, seconds, self.edges, self.bytes)
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""

@@ -54,8 +54,8 @@ class Snapshot:
         modified: Whether somebody (clipping, a loss scaler, a memory) wrote to gradients between
             backward pass and step; ``None``: not known.
         micro: Squared norms of the gradients of the micro-batches that make up the last step.
-        counters: What else the loop counted, since its start: ``edges``, ``targets``, ``seconds`` (without those of
-            instruments).
+        counters: What else the loop counted, since its start: ``edges``, ``bytes``, ``targets``, ``seconds`` (without
+            those of instruments).
         losses: (step, loss of its batch, no dimension) in the order of training, step k being the one that
             took k steps to k + 1. At least those since the last measurement of whoever looks; it skips older ones.
         scores: The latest value of what the loop logs, by name (``valid``).

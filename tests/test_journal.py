@@ -9,7 +9,7 @@ from graphdyn.journal import Clock, Event, Journal, Line, Metric, read_table
 
 def note(journal, *steps):
     for step in steps:
-        clock = Clock(3, step, step // 2, 0.25 * step, 10 * step)
+        clock = Clock(3, step, step // 2, 0.25 * step, 10 * step, 30 * step)
         journal.add(clock, Metric("loss", "step", float(step), 0.1, None, 4, 1))
         journal.add(clock, Line("spectrum", "all", [0.0, 1.0], [step, -step]))
         journal.add(clock, Event("mark", f"step {step}"))
@@ -25,7 +25,7 @@ def test_rows_come_back_as_they_went_in(tmp_path):
     assert journal.waiting == 3
     assert (journal.write(), journal.waiting) == (1, 0)
     assert journal.write() == 1  # nothing to write is no part
-    at = {"seed": 3, "step": 5, "epoch": 2, "seconds": 1.25, "edges": 50}
+    at = {"seed": 3, "step": 5, "epoch": 2, "seconds": 1.25, "edges": 50, "bytes": 150}
     own = {"name": "loss", "group": "step", "value": 5.0, "se": 0.1, "pred": None, "n": 4}
     for _ in range(2):  # in parts, and compacted
         assert read_table(tmp_path / "run").to_pylist() == [at | own | {"level": 1}]

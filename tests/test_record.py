@@ -14,7 +14,7 @@ from graphdyn.files import replacing
 from graphdyn.journal import Clock, Metric, read_table
 from graphdyn.record import Record
 
-CLOCK = Clock(seed=0, step=3, epoch=3, seconds=0.5, edges=10)
+CLOCK = Clock(seed=0, step=3, epoch=3, seconds=0.5, edges=10, bytes=80)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_rows_survive_in_order_and_with_their_types(config):
 
     assert [r["name"] for r in rows] == ["loss", "angle"]
     assert rows[0] == {
-        "seed": 0, "step": 3, "epoch": 3, "seconds": 0.5, "edges": 10,
+        "seed": 0, "step": 3, "epoch": 3, "seconds": 0.5, "edges": 10, "bytes": 80,
         "name": "loss", "group": "train", "value": 0.25, "se": None, "pred": None, "n": None, "level": None,
     }  # fmt: skip
     assert (rows[1]["se"], rows[1]["pred"]) == (0.1, 0.4)

@@ -45,7 +45,7 @@ def assert_same_run(a, b):
         assert one.keys() == other.keys()
         assert all(torch.equal(one[k], other[k]) for k in one)
     first, second = (json.loads((f / "summary.json").read_text()) for f in (a, b))
-    for key in ("test", "validation", "best_epoch", "epochs", "seeds", "split"):
+    for key in ("test", "validation", "best_step", "epochs", "bytes", "seeds", "split"):
         assert first[key] == second[key]
 
 
@@ -114,10 +114,10 @@ def test_selection_keeps_the_first_of_equals():
         metric = {"valid": 0.5}
 
     selection = Selection()
-    assert selection.offer(1, 0.5, Scores)
-    assert not selection.offer(2, 0.5, Scores)
-    assert (selection.epoch, selection.waited) == (1, 1)
-    assert not selection.offer(3, float("nan"), Scores)
+    assert selection.offer(1, 5, 0.5, Scores)
+    assert not selection.offer(2, 10, 0.5, Scores)
+    assert (selection.epoch, selection.step, selection.waited) == (1, 5, 1)
+    assert not selection.offer(3, 15, float("nan"), Scores)
 
 
 def test_seeds_differ_and_the_same_seed_does_not(tmp_path):

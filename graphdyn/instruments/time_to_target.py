@@ -1,4 +1,4 @@
-"""TimeToTarget: how much it takes until a validation metric passes a target, on four axes, censored until then.
+"""TimeToTarget: how much it takes until a validation metric passes a target, on five axes, censored until then.
 
 Valid for any loop that logs a metric once per measurement: schedule it as often as the loop evaluates (the
 default is once an epoch), for a value that is read twice counts twice. Nothing is assumed of model, optimiser
@@ -31,6 +31,7 @@ class TimeToTarget(Instrument):
     ``steps``     steps       optimiser steps until the last of the three evaluations; until now without a hit
     ``targets``   targets     target nodes whose loss was differentiated, likewise
     ``edges``     edges       edges that messages went along, likewise
+    ``bytes``     bytes       of features gathered, likewise
     ``seconds``   seconds     of training, without instruments, likewise
     ``median``    metric      median of the last three evaluations; no group; from the third on
     ============  ==========  =====================================================================
@@ -78,7 +79,8 @@ class TimeToTarget(Instrument):
         if self.score not in s.scores:
             raise Invalid(f"the loop has not logged '{self.score}'; call log({self.score}=...).")
         now = {"steps": float(s.step)}
-        now |= {n: s.counters[n] for n in ("targets", "edges", "seconds") if n in s.counters}
+        axes = ("targets", "edges", "bytes", "seconds")
+        now |= {n: s.counters[n] for n in axes if n in s.counters}
         self._recent = [*self._recent, s.scores[self.score]][-self.window :]
         found: dict[str | tuple[str, str], float] = {}
         if len(self._recent) == self.window:
