@@ -12,6 +12,8 @@ from graphdyn.instruments import Instrument, build_instruments
 from graphdyn.models import APPNP, Stack, build
 from graphdyn.parallel import World
 from graphdyn.presets import Method, Preset, assemble_method, named, split
+from graphdyn.regularizers import Regularizer
+from graphdyn.regularizers import build as build_regularizer
 from graphdyn.samplers.shares import largest_share
 
 _MODEL_FIELDS = (
@@ -66,6 +68,19 @@ def method_of(config: Config, graph: Graph, world: World) -> Method:
     return method
 
 
+def regularizer_of(config: Config) -> Regularizer | None:
+    """What is minimised beside the loss.
+
+    Raises:
+        InputError: If the name or an option is unknown, or options come without a name.
+    """
+    if config.regularizer is not None:
+        return build_regularizer(config.regularizer, **config.regularizer_options)
+    if config.regularizer_options:
+        raise InputError("regularizer_options are given without a regularizer; name one.")
+    return None
+
+
 def instruments_of(config: Config) -> list[Instrument]:
     """Instruments, none of them used yet.
 
@@ -81,12 +96,18 @@ def describe(config: Config, method: Method) -> dict[str, Any]:
     """What a summary says of a method: names, and every option in force."""
     names = names_of(config)
     memories = zip(split(names.memory), method.memories)
+    extra = regularizer_of(config)
     return {
         "preset": config.preset,
         "sampler": names.sampler,
         "sampler_options": _plain(vars(method.sampler)),
         "memory": names.memory,
         "memory_options": {name: _plain(vars(recipe)) for name, recipe in memories},
+        **(
+            {"regularizer": config.regularizer, "regularizer_options": _plain(vars(extra))}
+            if extra
+            else {}
+        ),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,12 @@ from graphdyn.batch import Batch
 from graphdyn.gradient import Loss
 from graphdyn.loss import node_loss
 from graphdyn.memories.memory import Memory
-from graphdyn.models.output import Output
 from graphdyn.parallel import World
 from graphdyn.precision import autocast
+from graphdyn.regularizers.regularizer import Aim, Objective
 
 NOTHING = Memory()
+PLAIN = Objective()
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +32,13 @@ class Step:
         batch: What the step saw, with what a memory pulled; ``batch.key`` says epoch and randomness.
         loss: 0-dim detached tensor on the device, the mean over ranks; reading it with ``float`` waits for
             the device.
-        logits: (D, C) detached.
+        logits: (D, C) detached; (B, C) of the rows of the batch where the objective did not run the model on it.
         hidden: Detached output of each message-passing layer before norm and activation.
         model: The model.
         optimizer: The optimiser.
         seconds: Host time of forward, backward and update; the whole of it on CPU, dispatch on GPU.
         memory_seconds: Host time of the memory, on top of that.
+        parts: What the loss is the sum of, by name; detached, of this rank.
     """
 
     index: int
@@ -48,6 +50,7 @@ class Step:
     optimizer: torch.optim.Optimizer
     seconds: float
     memory_seconds: float = 0.0
+    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 def train(
@@ -57,6 +60,7 @@ def train(
     *,
     memory: Memory = NOTHING,
     loss: Loss = node_loss,
+    objective: Objective = PLAIN,
     precision: str = "float32",
     hidden: bool = True,
     first: int = 0,
@@ -73,6 +77,7 @@ def train(
         optimizer: Over the model's parameters.
         memory: What outlives a step besides parameters, bound to this model.
         loss: (logits, batch) -> scalar whose expectation is the full-graph loss.
+        objective: What is minimised beside it, bound to this model.
         precision: ``"float32"``, or ``"bfloat16"`` for autocast.
         hidden: Whether a step shows the hidden states; without them it needs less memory.
         first: Index of the first step.
@@ -90,6 +95,7 @@ def train(
             optimizer,
             memory=memory,
             loss=loss,
+            objective=objective,
             precision=precision,
             hidden=hidden,
             index=index,
@@ -104,6 +110,7 @@ def update(
     *,
     memory: Memory = NOTHING,
     loss: Loss = node_loss,
+    objective: Objective = PLAIN,
     precision: str = "float32",
     hidden: bool = True,
     index: int = 0,
@@ -117,6 +124,7 @@ def update(
         optimizer: See ``model``.
         memory: See ``model``.
         loss: See ``model``.
+        objective: See ``model``.
         precision: See ``model``.
         hidden: See ``model``.
         index: Steps before this one.
@@ -129,15 +137,18 @@ def update(
     model.train()
     optimizer.zero_grad(set_to_none=True)
     how = {"memory": memory, "loss": loss, "precision": precision, "hidden": hidden}
-    batch, output, value = _differentiate(model, batch, clock, **how)
+    batch, aim, value = _differentiate(model, batch, clock, objective=objective, **how)
     value = world.average(model.parameters(), value)
     optimizer.step()
+    objective.moved()
     clock.compute()
-    memory.push(batch, output)
+    if aim.on_batch:
+        memory.push(batch, aim.output)
     clock.memory()
-    states = tuple(h.detach() for h in output.hidden) if hidden else ()
-    seen = (value, output.logits.detach(), states)
-    return Step(index, batch, *seen, model, optimizer, clock.computed, clock.remembered)
+    states = tuple(h.detach() for h in aim.output.hidden) if hidden else ()
+    seen = (value, aim.output.logits.detach(), states)
+    parts = {name: part.detach() for name, part in aim.parts.items()}
+    return Step(index, batch, *seen, model, optimizer, clock.computed, clock.remembered, parts)
 
 
 def gradient_of_step(
@@ -146,6 +157,7 @@ def gradient_of_step(
     *,
     memory: Memory = NOTHING,
     loss: Loss = node_loss,
+    objective: Objective = PLAIN,
     precision: str = "float32",
 ) -> dict[str, Tensor]:
     """What :func:`update` would hand to the optimiser: pull, forward, backward, correct, and no more.
@@ -158,6 +170,7 @@ def gradient_of_step(
         batch: See ``model``.
         memory: See ``model``.
         loss: See ``model``.
+        objective: See ``model``.
         precision: See ``model``.
 
     Returns:
@@ -167,7 +180,7 @@ def gradient_of_step(
     for parameter in own.values():
         parameter.grad = None
     how = {"memory": memory, "loss": loss, "precision": precision, "hidden": False}
-    _differentiate(model, batch, _Clock(), **how)
+    _differentiate(model, batch, _Clock(), objective=objective, **how)
     return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in own.items()}
 
 
@@ -178,21 +191,24 @@ def _differentiate(
     *,
     memory: Memory,
     loss: Loss,
+    objective: Objective,
     precision: str,
     hidden: bool,
-) -> tuple[Batch, Output, Tensor]:
-    """Pull, forward, watch, backward, correct; the batch as pulled, what the model said, the loss."""
+) -> tuple[Batch, Aim, Tensor]:
+    """Pull, forward, watch, backward, correct; the batch as pulled, what was minimised, its value."""
     batch = memory.pull(batch)
     clock.memory()
     with autocast(batch.y.device, precision):
-        output = model(batch, hidden=hidden or memory.hidden)
-        value = loss(output.logits, batch)
-    memory.watch(output)
+        aim = objective(model, batch, loss, hidden=hidden or memory.hidden)
+        value = aim.total
+    if aim.on_batch:
+        memory.watch(aim.output)
     value.backward()
     clock.compute()
-    memory.correct(batch)
+    if aim.on_batch:
+        memory.correct(batch)
     clock.memory()
-    return batch, output, value.detach()
+    return batch, aim, value.detach()
 
 
 class _Clock:

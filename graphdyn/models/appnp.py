@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from graphdyn.batch import Batch
-from graphdyn.graph import Propagation
+from graphdyn.graph import Features, Propagation
+from graphdyn.keys import Key
+from graphdyn.models.alone import Mixture
 from graphdyn.models.dropout import edge_site
 from graphdyn.models.mlp import MLP
 from graphdyn.models.options import Options, positive, probability
@@ -72,6 +74,17 @@ class APPNP(torch.nn.Module):
         """One step of PageRank, (S, C) -> (D, C); z0 has at least the rows of the targets."""
         block = drop_edges(hop, self.options.edge_dropout)
         return blend(aggregate(block, z), z0, self.alpha)
+
+    def alone(
+        self, x: Features, ids: Tensor | None, key: Key | None, mixture: Mixture | None = None
+    ) -> Tensor:
+        """See :meth:`graphdyn.models.Stack.alone`: those of the MLP, which PageRank then leaves as they are."""
+        return self.mlp.alone(x, ids, key, mixture)
+
+    @property
+    def num_states(self) -> int:
+        """See :attr:`graphdyn.models.Stack.num_states`; those of the MLP."""
+        return self.mlp.num_states
 
     def recalls(self, hop: int) -> tuple[int, ...]:
         """See :meth:`graphdyn.models.Stack.recalls`: the output of the hop before."""

@@ -18,6 +18,7 @@ from torch.nn import BatchNorm1d, Module, ModuleList, Parameter
 from graphdyn.batch import Batch
 from graphdyn.graph import Features, Propagation
 from graphdyn.keys import Key
+from graphdyn.models.alone import Mixture, identity_block, untracked
 from graphdyn.models.batch_norm import (
     fuses,
     fuses_constants,
@@ -191,6 +192,46 @@ class Stack(Module):
             del inner, source, z  # else they would live until the next conv is done
         return Output(self.answer([*read, self.before(h, len(self.convs), rows)]), tuple(kept))
 
+    def alone(
+        self, x: Features, ids: Tensor | None, key: Key | None, mixture: Mixture | None = None
+    ) -> Tensor:
+        """Logits of rows each of which is its own only neighbour, with weight 1: a network without a graph.
+
+        Weights, norms, skips and dropout of rows are those of the model; no edge is dropped. So a layer is
+        ``W h + b`` for GCN, attention being 1 for GAT; ``(W_l + W_r) h + b`` for SAGE. Batch norms take
+        the statistics of these rows, and running ones stay as they are.
+
+        Args:
+            x: (N, F) features.
+            ids: (N,) global ids of the rows, of dropout masks; ``None``: all nodes in order.
+            key: Of these masks; ``None``: nothing is dropped.
+            mixture: Mixes the state that a layer reads (in order *post* after activation and dropout, in
+                order *pre* before them), and whatever else a later layer reads of the rows.
+
+        Returns:
+            (N, C).
+        """
+        if mixture is not None and mixture.layer == 0:
+            x = mixture(x)
+        rows, hop = Rows(key, ids), Hop(identity_block(x.shape[0], x.device))
+        read: list[Tensor] = []
+        with untracked(self.norms):
+            h, h0 = self.encode(x, rows)
+            for layer, conv in enumerate(self._convs()):
+                h, h0, read = _mixed(mixture, layer, h, h0, read)
+                source = self.before(h, layer, rows)
+                z = self.mix(conv(source, [hop] * conv.hops, h0)[-1], layer, h, source, h0)
+                h = self.after(z, layer, h, rows)
+                if self.options.dense and layer:
+                    read.append(source)
+            h, h0, read = _mixed(mixture, len(self.convs), h, h0, read)
+            return self.answer([*read, self.before(h, len(self.convs), rows)])
+
+    @property
+    def num_states(self) -> int:
+        """How many states layers and head read one after the other, features included."""
+        return len(self.convs) + (self.head is not None)
+
     def encode(self, x: Features, rows: Rows) -> tuple[Any, Tensor | None]:
         """First state (features, or a projection), and h0 where a layer reads it."""
         h = drop_features(x, self.options.input_dropout, rows.key, rows.ids)
@@ -316,6 +357,15 @@ class Stack(Module):
             "norm": norm,
             "out": out,
         }
+
+
+def _mixed(
+    mixture: Mixture | None, layer: int, h: Any, h0: Tensor | None, read: list[Tensor]
+) -> tuple[Any, Tensor | None, list[Tensor]]:
+    """State, initial state and states of earlier layers as this layer and later ones read them."""
+    if mixture is None or layer == 0 or layer != mixture.layer:
+        return h, h0, read
+    return mixture(h), None if h0 is None else mixture(h0), [mixture(r) for r in read]
 
 
 def _norm_widths(slots: list[Slot], options: Options) -> list[int]:

@@ -1,0 +1,104 @@
+"""Regularizer: what a step minimises beside the loss of its batch.
+
+A recipe of plain values; bound to a model it is an :class:`Objective`, which :mod:`graphdyn.step` alone asks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from graphdyn.batch import Batch
+from graphdyn.gradient import Loss
+from graphdyn.graph import Graph
+from graphdyn.memories.memory import Memory, Setting
+from graphdyn.models.output import Output
+from graphdyn.parallel import World
+from graphdyn.presets import Method
+
+
+class Aim(NamedTuple):
+    """What one step minimises.
+
+    Attributes:
+        parts: Scalars by name, weighted so that their sum is what is differentiated.
+        output: What the model said about the batch.
+        on_batch: Whether the model was run on the batch; otherwise the output is something else's, without
+            hidden states, and memories hear nothing of it.
+    """
+
+    parts: dict[str, Tensor]
+    output: Output
+    on_batch: bool = True
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of the parts."""
+        first, *rest = self.parts.values()
+        return sum(rest, first)
+
+
+class Objective:
+    """The loss of the batch and nothing else; the base of all objectives.
+
+    Attributes:
+        names: Of all parts that there may be; a step may have some of them.
+    """
+
+    names: tuple[str, ...] = ("supervised",)
+
+    def __call__(self, model: nn.Module, batch: Batch, loss: Loss, *, hidden: bool) -> Aim:
+        """What a step on this batch minimises.
+
+        Args:
+            model: In training mode.
+            batch: As a memory has pulled it.
+            loss: (logits, batch) -> scalar.
+            hidden: Return the hidden states of the model.
+        """
+        output = model(batch, hidden=hidden)
+        return Aim({"supervised": loss(output.logits, batch)}, output)
+
+    def every(self, model: nn.Module, batch: Batch, loss: Loss) -> dict[str, Tensor]:
+        """All parts of a batch by name, weighted as now, whichever of them a step would take."""
+        return self(model, batch, loss, hidden=False).parts
+
+    def moved(self) -> None:
+        """The optimiser has just changed the weights."""
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """Inside, the model has the weights that are evaluated and kept."""
+        yield
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a resumed run needs, by name; the tensors themselves, not copies."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what :meth:`state` gave."""
+
+    def report(self) -> dict[str, float]:
+        """What it did since the last call, for the run folder's metrics."""
+        return {}
+
+
+class Regularizer(ABC):
+    """What to minimise beside the loss. Subclasses are frozen dataclasses of plain values."""
+
+    @abstractmethod
+    def check(self, model: Any, method: Method, graph: Graph, world: World = World()) -> None:
+        """Raise :class:`graphdyn.errors.InputError` if it is not defined for these."""
+
+    @abstractmethod
+    def bind(self, setting: Setting, memory: Memory) -> Objective:
+        """The objective of one run.
+
+        Args:
+            setting: What memories are bound to, too.
+            memory: Bound.
+        """
