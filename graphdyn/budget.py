@@ -11,21 +11,19 @@ up to powers of two, so that instruments meet and share what they look at.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from graphdyn.errors import InputError
 
 PRIOR = 2e-4  # seconds that a measurement is believed to take besides its gradients
 EACH = 2e-8  # and for each parameter of the model
-LONG, FEW = (
-    10.0,
-    10,
-)  # a pause longer than so many usual steps is none, once so many steps were seen
-RESERVE = (
-    0.9  # of the share is planned with; the rest is for measurements that take longer than they did
-)
+# A pause longer than so many usual steps is none, once so many steps were seen.
+LONG, FEW = 10.0, 10
+# Of the share, planned with; the rest is for measurements that take longer than they did.
+RESERVE = 0.9
 MARGIN = 1.5  # on what was seen: a measurement may take longer the next time
 
 
@@ -62,6 +60,8 @@ class Budget:
             raise InputError(
                 f"budget is {self.share}; it must lie in (0, 1]: a share of training time."
             )
+        self._ended: float | None = None  # when the last step did
+        self._apart = 0.0  # seconds since then that were no training
 
     @property
     def step_seconds(self) -> float:
@@ -72,6 +72,27 @@ class Budget:
     def overhead(self) -> float:
         """Instrument time over training time so far."""
         return self.spent / self.trained if self.trained else 0.0
+
+    @staticmethod
+    def now() -> float:
+        """Seconds, of a clock that only goes forward."""
+        return time.perf_counter()
+
+    def charge(self, start: float) -> None:
+        """Instruments have worked from then until now."""
+        took = self.now() - start
+        self.spent += took
+        self._apart += took
+
+    def leave_out(self, start: float) -> None:
+        """From then until now was neither training nor to be paid for."""
+        self._apart += self.now() - start
+
+    def step_ended(self, now: float) -> None:
+        """A step of training has ended; it began when the last one did."""
+        if self._ended is not None:
+            self.train(now - self._ended - self._apart)
+        self._ended, self._apart = now, 0.0
 
     def expected(self, seen: float | None, gradients: float, size: int = 0) -> float:
         """Seconds that a measurement should take.
@@ -109,6 +130,14 @@ class Budget:
         if self.share is None:
             return True
         return self.spent + seconds <= RESERVE * self.share * part * self.trained
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"trained": self.trained, "spent": self.spent, "steps": self.steps}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` gave."""
+        self.trained, self.spent, self.steps = state["trained"], state["spent"], state["steps"]
 
 
 def intervals(asks: Sequence[Asks], share: float, step_seconds: float) -> list[int]:

@@ -6,9 +6,7 @@ are none, an accumulated step is one. Nothing that training reads is written.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,23 +16,19 @@ from torch import Tensor, nn
 
 from graphdyn.budget import Budget
 from graphdyn.errors import InputError
-from graphdyn.estimate import Invalid, Reading
+from graphdyn.estimate import Reading
 from graphdyn.groups import By, Groups
 from graphdyn.heard import Heard, scalar
 from graphdyn.instruments.instrument import Instrument, Need
 from graphdyn.journal import Clock, Event, Metric
 from graphdyn.keys import Key
-from graphdyn.micro import MicroBatches
+from graphdyn.last_step import LastStep
 from graphdyn.optimizer_steps import OptimizerSteps
 from graphdyn.problem import Problem
-from graphdyn.readings import gaps_of, rows_of
 from graphdyn.sinks import FolderSink, Sink
 from graphdyn.snapshot import Snapshot
-from graphdyn.touched import Touched
 from graphdyn.turns import Turns
-from graphdyn.watch import Watch
-
-FLUSH_SECONDS, FLUSH_ROWS = 10.0, 4096
+from graphdyn.watch import Watch, watches_of
 
 
 class Recorder:
@@ -90,32 +84,16 @@ class Recorder:
         self.optimizer, self.problem, self.deferred = optimizer, problem, deferred
         self.groups, self.key = Groups(self.model, groups), Key(seed).fold("recorder")
         self.budget, self.step, self.epoch = Budget(budget), 0, 0
-        self.watches = [
-            Watch(i, None if replay is None else replay.get(i.name, ())) for i in instruments
-        ]
-        _check(self.watches, problem)
+        self.watches = watches_of(instruments, problem, replay)
         self.sink = FolderSink(to) if isinstance(to, (str, Path)) else (to or Sink())
         self.symmetry: Any = None
         self._clock, self._own = clock or self._own_clock, clock is None
-        self._scores: dict[str, float] = {}
-        self._heard, self._turns = (
-            Heard(self.watches),
-            Turns(self.watches, self.budget, self.groups, problem),
-        )
+        self._heard = Heard(self.watches, self.sink, self.budget.now())
+        self._turns = Turns(self.watches, self.budget, self.groups, problem)
         self._turn: list[Watch] = []
-        self._before: Tensor | None = None
-        self._settings: dict[str, dict[str, Any]] = {}
-        self._touched = Touched(self.groups)
-        self._modified: bool | None = None
-        self._handed: Tensor | None = None
-        self._scale: Tensor | None = None  # what a scaler leaves to the optimiser to divide by
-        self._squares: Tensor | None = None  # of the micro-batches of the last step
-        self._factor: Tensor | float = 1.0  # and what was done to them on the way to the optimiser
+        micro = any(Need.MICRO in i.needs for i in instruments)
+        self._last_step = LastStep(optimizer, self.groups, micro=micro)
         self._steps = OptimizerSteps(optimizer, self._pre, self._post)
-        self._micro = MicroBatches(self.groups) if self._reads(Need.MICRO) else None
-        self._last: float | None = None  # end of the last step
-        self._inside = 0.0  # instrument time since then
-        self._flushed = time.perf_counter()
         self._started, self._told = False, False
 
     # ---------------------------------------------------------------------------------- on and off
@@ -132,9 +110,7 @@ class Recorder:
         self.sink.open()
         self.sink.describe(self._about())
         self._steps.attach()
-        self._touched.attach()
-        if self._micro is not None:
-            self._micro.attach()
+        self._last_step.attach()
         return self
 
     def close(self, *, finished: bool = True) -> None:
@@ -144,10 +120,8 @@ class Recorder:
             finished: Whether the record is complete. One that is not can go on from a checkpoint.
         """
         self._steps.detach()
-        self._touched.detach()
-        if self._micro is not None:
-            self._micro.detach()
-        self._heard.write(self.sink)
+        self._last_step.detach()
+        self._heard.write()
         self.sink.close(finished=finished)
 
     def __enter__(self) -> Recorder:
@@ -168,7 +142,7 @@ class Recorder:
         Raises:
             InputError: If the loss is more than one number.
         """
-        start = time.perf_counter()
+        start = self.budget.now()
         if loss is not None:
             # Once a step, so no more than this now; rows are made when they are written.
             loss = scalar(loss)
@@ -180,14 +154,14 @@ class Recorder:
             clock = self._now()
             for name, value in scores.items():
                 self.sink.put(clock, Metric(name, "all", value))
-        self._charge(start)
+        self.budget.charge(start)
 
     def note(self, loss: Tensor | None = None, scores: Mapping[str, float] | None = None) -> None:
         """As :meth:`log`, for loops that record these numbers themselves, in tensors that stay as they are."""
         if loss is not None:
             self._heard.note(self.step - 1, loss)
         if scores:
-            self._scores.update(scores)
+            self._heard.scores.update(scores)
 
     def mark(self, event: str, text: str = "") -> None:
         """Record that something happened."""
@@ -199,10 +173,10 @@ class Recorder:
         Those that look at a step measure the next one.
         """
         self.epoch += 1
-        start = time.perf_counter()
+        start = self.budget.now()
         self._turn = self._turns.at_end(self.epoch, self.step)
         self._measure()
-        self._charge(start)
+        self.budget.charge(start)
 
     def settle(self) -> None:
         """Measure what is due; for loops with ``deferred``."""
@@ -211,9 +185,9 @@ class Recorder:
         if not self._started:
             self._begin()
         elif self.step >= self._turns.next:
-            start = time.perf_counter()
+            start = self.budget.now()
             self._measure()
-            self._charge(start)
+            self.budget.charge(start)
 
     def measure(self, *names: str) -> dict[str, Reading]:
         """Measure now, off schedule and off budget; all instruments unless some are named.
@@ -226,14 +200,14 @@ class Recorder:
         for name in names:
             if name not in known:
                 raise InputError(f"no instrument '{name}' here; known: {', '.join(known)}.")
-        start = time.perf_counter()
+        start = self.budget.now()
         s = self._snapshot()
         try:
-            with self._unheard():
+            with self._last_step.unheard():
                 return {n: known[n].read(s) for n in names or known}
         finally:
             self.symmetry = s.symmetry
-            self._inside += time.perf_counter() - start
+            self.budget.leave_out(start)
 
     @property
     def firings(self) -> dict[str, list[int]]:
@@ -244,14 +218,11 @@ class Recorder:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, for the loop's own checkpoint: tensors and plain values."""
-        start = time.perf_counter()
+        start = self.budget.now()
         own = {"step": self.step, "epoch": self.epoch, "started": self._started, "told": self._told}
-        spent = {n: getattr(self.budget, n) for n in ("trained", "spent", "steps")}
-        watches = {w.instrument.name: w.state() for w in self.watches}
-        rest = {"losses": list(self._heard.losses), "scores": dict(self._scores)}
-        self._heard.write(self.sink)
-        state = {**own, **rest, "budget": spent, "watches": watches, "sink": self.sink.state()}
-        self._charge(start)
+        parts = {"budget": self.budget.state(), "watches": self._turns.state()}
+        state = {**own, **self._heard.state(), **parts, "sink": self.sink.state()}
+        self.budget.charge(start)
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -261,22 +232,12 @@ class Recorder:
             InputError: If the state is that of other instruments.
             RecordError: If the record was closed.
         """
-        names = [w.instrument.name for w in self.watches]
-        if sorted(names) != sorted(state["watches"]):
-            raise InputError(
-                f"the checkpoint is of the instruments {', '.join(state['watches'])}, and here are "
-                f"{', '.join(names)}; give the recorder the same ones."
-            )
-        self.step, self.epoch, self._started = state["step"], state["epoch"], state["started"]
-        for name, value in state["budget"].items():
-            setattr(self.budget, name, value)
-        self._told = state["told"]
-        self._heard.losses = [(step, loss) for step, loss in state["losses"]]
-        self._scores = dict(state["scores"])
-        for watch in self.watches:
-            watch.restore(state["watches"][watch.instrument.name])
+        self._turns.restore(state["watches"])
+        self.step, self.epoch = state["step"], state["epoch"]
+        self._started, self._told = state["started"], state["told"]
+        self.budget.restore(state["budget"])
+        self._heard.restore(state)
         self.sink.restore(state["sink"])
-        self._turns.settle()
 
     # ----------------------------------------------------------------------------------- the hooks
 
@@ -285,74 +246,49 @@ class Recorder:
             self._begin()
         if self.step + 1 < self._turns.next:
             return
-        start = time.perf_counter()
+        start = self.budget.now()
         self._turn = self._turns.at(self.step + 1, self.step)
         if self._turn:
-            _refuse_capture()
-            self._settings = self._options()
-            self._scale = getattr(self.optimizer, "grad_scale", None)
-            if any(Need.UPDATE in w.instrument.needs for w in self._turn):
-                self._before = self.groups.weights()
-            if not closure:
-                self._gradients_now()
-        self._charge(start)
-
-    def _gradients_now(self) -> None:
-        """As the optimiser gets them: some write to them as they step, fused ones what a scaler left to them."""
-        self._modified = self._touched.modified()
-        self._factor = 1.0 if self._micro is None else self._micro.factor()
-        if self._scale is not None:
-            self._factor = self._factor / self._scale.double()
-        if self._before is not None:
-            grad = self.groups.grads()
-            self._handed = grad if self._scale is None else grad / self._scale
+            update = any(Need.UPDATE in w.instrument.needs for w in self._turn)
+            self._last_step.before(weights=update, closure=closure)
+        self.budget.charge(start)
 
     def _post(self, closure: bool) -> None:
-        now = time.perf_counter()
-        if self._last is not None and self._own:
-            self.budget.train(now - self._last - self._inside)
-        self._inside = 0.0
+        now = self.budget.now()
+        if self._own:
+            self.budget.step_ended(now)
         self.step += 1
-        self._squares = None if self._micro is None else self._micro.take()
-        if self._turn and closure:
-            self._gradients_now()
-        if self._turn and self._squares is not None:
-            self._squares = self._squares * self._factor**2
+        self._last_step.after(measured=bool(self._turn), closure=closure)
         if self.step >= self._turns.next and not self.deferred:
             self._measure()
-        rows = self.sink.waiting + self._heard.waiting
-        if rows >= FLUSH_ROWS or now - self._flushed > FLUSH_SECONDS:
-            self._heard.write(self.sink)
-            self.sink.flush()
-            self._flushed = now
-        self._charge(now)
-        self._last, self._inside = time.perf_counter(), 0.0
+        self._heard.flush(now)
+        self.budget.charge(now)
 
     def _begin(self) -> None:
         """At step 0, with the first weights; or where a resumed run stands."""
         self._started = True
-        start = time.perf_counter()
+        start = self.budget.now()
         self._turn = self._turns.at(self.step, self.step)
         self._measure()
-        self._charge(start)
+        self.budget.charge(start)
 
     def _measure(self) -> None:
         """Those whose turn it is; then see whose is next."""
         if self._turn:
             self._tell_modified()
             s = self._snapshot()
-            with self._unheard():
+            with self._last_step.unheard():
                 for watch in self._turn:
                     watch.fired(self.step)
                     self._take(watch, s)
-            self._turn, self._before, self._handed = [], None, None
-            self._settings, self._scale, self._modified = {}, None, None
+            self._turn = []
+            self._last_step.forget()
             self._turns.plan()
             self._heard.trim()
         self._turns.settle()
 
     def _tell_modified(self) -> None:
-        if self._modified and not self._told:
+        if self._last_step.modified and not self._told:
             self._told = True
             text = "somebody wrote to gradients between backward pass and step (clipping, a scaler, a memory)"
             self.mark(
@@ -360,23 +296,13 @@ class Recorder:
             )
 
     def _take(self, watch: Watch, s: Snapshot) -> None:
-        clock, start = self._now(), time.perf_counter()
-        if Need.LOSSES in watch.instrument.needs:
-            s.losses = watch.since(self._heard.losses)
-        reading: Reading
-        try:
-            reading = watch.read(s)
-        except Invalid as reason:
-            reading = {"": reason}
-        for row in rows_of(watch.instrument, reading):
+        clock, start = self._now(), self.budget.now()
+        for row in watch.rows(s, self._heard.losses):
             self.sink.put(clock, row)
-        for name, reason in gaps_of(watch.instrument, reading):
-            if watch.refused(f"{name}: {reason}"):
-                self.sink.put(clock, Event(f"{name} invalid", reason))
         if s.symmetry is not None:
             self._turns.found_symmetry(self.step)
         self.symmetry = s.symmetry
-        watch.took(time.perf_counter() - start)
+        watch.took(self.budget.now() - start)
 
     def _snapshot(self) -> Snapshot:
         clock = self._now()
@@ -388,50 +314,13 @@ class Recorder:
             groups=self.groups,
             problem=self.problem,
             key=self.key.at(step=self.step),
-            settings=self._settings or self._options(),
-            before=self._before,
-            handed=self._handed,
-            modified=self._modified,
-            micro=self._squares,
-            counters={
-                "seconds": clock.seconds,
-                "edges": float(clock.edges),
-                "bytes": float(clock.bytes),
-            },
-            scores=dict(self._scores),
+            counters={n: float(getattr(clock, n)) for n in ("seconds", "edges", "bytes")},
+            scores=dict(self._heard.scores),
             symmetry=self.symmetry,
+            **self._last_step.fields(),
         )
 
-    # ---------------------------------------------------------------------------------------- time
-
-    def _charge(self, start: float) -> None:
-        took = time.perf_counter() - start
-        self.budget.spent += took
-        self._inside += took
-
     # ----------------------------------------------------------------------------------- the rest
-
-    @contextmanager
-    def _unheard(self) -> Iterator[None]:
-        """Inside, backward passes are those of instruments, which nobody counts."""
-        ears = (self._touched, *([] if self._micro is None else [self._micro]))
-        for ear in ears:
-            ear.paused = True
-        try:
-            yield
-        finally:
-            for ear in ears:
-                ear.paused = False
-
-    def _options(self) -> dict[str, dict[str, Any]]:
-        """The optimiser's options in force, by group; those of its first parameter speak for a group."""
-        kind = type(self.optimizer).__name__
-        of = {id(p): g for g in self.optimizer.param_groups for p in g["params"]}
-        found: dict[str, dict[str, Any]] = {}
-        for name, members in self.groups.members.items():
-            options = of.get(id(self.groups.parameters[members[0]]), {})
-            found[name] = {"optimizer": kind, **{k: v for k, v in options.items() if k != "params"}}
-        return found
 
     def _about(self) -> dict[str, Any]:
         """How the rows are measured, for whoever finds them."""
@@ -439,16 +328,15 @@ class Recorder:
         return {
             "model": type(self.model).__name__,
             "optimizer": type(self.optimizer).__name__,
-            "options": {n: {k: str(v) for k, v in o.items()} for n, o in self._options().items()},
+            "options": {
+                n: {k: str(v) for k, v in o.items()} for n, o in self._last_step.options().items()
+            },
             "groups": {name: list(members) for name, members in self.groups.members.items()},
             "instruments": instruments,
             "budget": self.budget.share,
             "device": str(next(iter(self.groups.parameters.values())).device),
             "torch": torch.__version__,
         }
-
-    def _reads(self, need: Need) -> bool:
-        return any(need in w.instrument.needs for w in self.watches)
 
     def _now(self) -> Clock:
         return replace(self._clock(), step=self.step)
@@ -457,28 +345,5 @@ class Recorder:
         return Clock(0, self.step, self.epoch, self.budget.trained, 0)
 
 
-def _check(watches: list[Watch], problem: Problem | None) -> None:
-    names = [w.instrument.name for w in watches]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(
-                f"two instruments are called '{name}'; give one a name= of its own in a subclass."
-            )
-    for watch in watches:
-        if problem is None and Need.PROBLEM in watch.instrument.needs:
-            raise InputError(
-                f"{type(watch.instrument).__name__} draws batches of its own; give the recorder problem=, "
-                "which says what is trained."
-            )
-
-
 def _is_parallel(model: nn.Module) -> bool:
     return isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel))
-
-
-def _refuse_capture() -> None:
-    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
-        raise InputError(
-            "the optimiser steps inside a CUDA graph that is being captured, where nothing can be read; "
-            "attach the recorder after the capture."
-        )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 from graphdyn.budget import Asks, Budget, intervals
+from graphdyn.errors import InputError
 from graphdyn.groups import Groups
 from graphdyn.instruments.instrument import Need
 from graphdyn.problem import Problem
@@ -77,6 +79,26 @@ class Turns:
             self.symmetry_known = True
             for watch in self.watches:
                 watch.hurry(now + 1)
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {w.instrument.name: w.state() for w in self.watches}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` gave.
+
+        Raises:
+            InputError: If it is that of other instruments.
+        """
+        names = [w.instrument.name for w in self.watches]
+        if sorted(names) != sorted(state):
+            raise InputError(
+                f"the checkpoint is of the instruments {', '.join(state)}, and here are "
+                f"{', '.join(names)}; give the recorder the same ones."
+            )
+        for watch in self.watches:
+            watch.restore(state[watch.instrument.name])
+        self.settle()
 
     def _afford(self, due: Iterable[Watch], now: int) -> list[Watch]:
         """Those that the budget has the time for together, the longest due first; the others wait for it."""

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from graphdyn.budget import Budget
+from graphdyn.errors import InputError
 from graphdyn.estimate import Invalid, Reading
 from graphdyn.instruments.instrument import Instrument, Need
+from graphdyn.journal import Event
+from graphdyn.problem import Problem
+from graphdyn.readings import gaps_of, rows_of
 from graphdyn.schedule import NEVER, At, Auto, Epoch, Schedule, When
+from graphdyn.sinks import Row
 from graphdyn.snapshot import Snapshot
 
-LATELY = (
-    4  # measurements that say what the next will take; the lower median, for the first one compiles
-)
+# Measurements that say what the next will take; the lower median, for the first one compiles.
+LATELY = 4
 
 
 class Watch:
@@ -38,9 +42,8 @@ class Watch:
     def __init__(self, instrument: Instrument, replay: Iterable[int] | None = None):
         self.instrument = instrument
         self.schedule: Schedule = instrument.every if replay is None else At(replay)
-        late = instrument.needs & (
-            Need.UPDATE | Need.LOSSES
-        )  # which there are not before the first step
+        # There are none of these before the first step.
+        late = instrument.needs & (Need.UPDATE | Need.LOSSES)
         self.next = self.schedule.after(0 if late else -1)
         self.replayed = replay is not None
         self.firings: list[int] = []
@@ -124,11 +127,24 @@ class Watch:
         lately.append(seconds)
         del lately[:-LATELY]
 
-    def since(self, losses: Sequence[tuple[int, Tensor]]) -> list[tuple[int, Tensor]]:
-        """Losses, by step, that it has not read yet."""
-        new = [pair for pair in losses if pair[0] > self.seen]
-        self.seen = max((step for step, _ in new), default=self.seen)
-        return new
+    def rows(self, s: Snapshot, losses: Sequence[tuple[int, Tensor]]) -> Iterator[Row]:
+        """What the instrument says, and what it cannot say; the same reason once.
+
+        Args:
+            s: Now.
+            losses: By step, of which it reads those that are new to it.
+        """
+        if Need.LOSSES in self.instrument.needs:
+            s.losses = self._since(losses)
+        reading: Reading
+        try:
+            reading = self.read(s)
+        except Invalid as reason:
+            reading = {"": reason}
+        yield from rows_of(self.instrument, reading)
+        for name, reason in gaps_of(self.instrument, reading):
+            if self._refused(f"{name}: {reason}"):
+                yield Event(f"{name} invalid", reason)
 
     def read(self, s: Snapshot) -> Reading:
         """What the instrument says.
@@ -144,13 +160,6 @@ class Watch:
                 raise
             self._ready = True
         return self.instrument.measure(s)
-
-    def refused(self, reason: str) -> bool:
-        """Whether this reason is new, whatever the numbers in it."""
-        reason = re.sub(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", "#", reason)
-        new = reason not in self._told
-        self._told.add(reason)
-        return new
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs."""
@@ -182,7 +191,44 @@ class Watch:
         self.seen, self.instrument.level = state["seen"], state["level"]
         self.instrument.restore(state["instrument"])
 
+    def _since(self, losses: Sequence[tuple[int, Tensor]]) -> list[tuple[int, Tensor]]:
+        """Losses, by step, that it has not read yet."""
+        new = [pair for pair in losses if pair[0] > self.seen]
+        self.seen = max((step for step, _ in new), default=self.seen)
+        return new
+
+    def _refused(self, reason: str) -> bool:
+        """Whether this reason is new, whatever the numbers in it."""
+        reason = re.sub(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", "#", reason)
+        new = reason not in self._told
+        self._told.add(reason)
+        return new
+
     def _after(self, step: int) -> int:
         if self._interval is not None:
             return (step // self._interval + 1) * self._interval
         return self.schedule.after(step)
+
+
+def watches_of(
+    instruments: Sequence[Instrument],
+    problem: Problem | None,
+    replay: Mapping[str, Iterable[int]] | None,
+) -> list[Watch]:
+    """One for each instrument; arguments as those of :class:`graphdyn.Recorder`.
+
+    Raises:
+        InputError: If two instruments have one name, or one needs a problem and there is none.
+    """
+    names = [i.name for i in instruments]
+    for instrument in instruments:
+        if names.count(instrument.name) > 1:
+            raise InputError(
+                f"two instruments are called '{instrument.name}'; give one a name= of its own in a subclass."
+            )
+        if problem is None and Need.PROBLEM in instrument.needs:
+            raise InputError(
+                f"{type(instrument).__name__} draws batches of its own; give the recorder problem=, "
+                "which says what is trained."
+            )
+    return [Watch(i, None if replay is None else replay.get(i.name, ())) for i in instruments]

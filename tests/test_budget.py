@@ -41,8 +41,7 @@ def constant(seconds):
 @pytest.fixture
 def clock(monkeypatch):
     found = SimpleNamespace(now=100.0)
-    fake = SimpleNamespace(perf_counter=lambda: found.now, monotonic=lambda: found.now)
-    monkeypatch.setattr(home, "time", fake)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: found.now))
     return found
 
 
