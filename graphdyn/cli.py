@@ -1,4 +1,4 @@
-"""The command line: train, report, data, doctor. Loads nothing heavy before it is needed."""
+"""The command line: train, report, reproduce, data, doctor. Loads nothing heavy before it is needed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ usage: graphdyn COMMAND [OPTIONS]
 
 See how a graph neural network learns.
 
-  train    train a model on a data set over several seeds, and record it
-  report   table and curves of one or more run folders
-  data     list | info NAME | get NAME | verify NAME
-  doctor   what this installation can do: versions, threads, devices, data
+  train      train a model on a data set over several seeds, and record it
+  report     table and curves of one or more run folders
+  reproduce  run published figures from their recipes: measured, published, verdict
+  data       list | info NAME | get NAME | verify NAME
+  doctor     what this installation can do: versions, threads, devices, data
 
 graphdyn COMMAND --help lists the options of a command."""
 
@@ -139,6 +140,46 @@ def _report_dynamics(folder: Path) -> None:
         print(f"dynamics: {draw_dynamics(measured, title, folder / 'dynamics.png')}")
 
 
+def _reproduce(args: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "graphdyn reproduce",
+        description="Run rows of the table of published figures from their recipes, and judge them.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="row, see --list")
+    parser.add_argument(
+        "--list", action="store_true", help="every row, and whether its data is here"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/reproduce"), help="run folders, results.json"
+    )
+    parser.add_argument(
+        "--seeds", type=int, help="fewer or more than the recipe's; the verdict says so"
+    )
+    parser.add_argument("--tiny", action="store_true", help="2 seeds, 3 epochs: does it run?")
+    parser.add_argument("--data-root", type=Path, help="folder of raw files")
+    options = parser.parse_args(args)
+    from graphdyn.report.reproduced import print_known, print_results, write_markdown
+    from graphdyn.reproduce import Terms, chosen, reproduce, rows
+
+    if options.list:
+        print_known(rows(), options.data_root)
+    elif not options.names:
+        raise InputError(
+            "graphdyn reproduce needs the name of a row; `graphdyn reproduce --list` has all."
+        )
+    else:
+        wanted = len(chosen(options.names))
+        terms = Terms(options.out, options.seeds, options.tiny, options.data_root)
+        results = reproduce(options.names, terms)
+        if results:
+            print_results(results)
+            print(f"table: {write_markdown(options.out)}")
+        if len(results) < wanted:
+            raise GraphdynError(
+                f"{wanted - len(results)} of {wanted} rows have no result, see above."
+            )
+
+
 def _data(args: list[str]) -> None:
     parser = argparse.ArgumentParser("graphdyn data", description="Data sets and their raw files.")
     parser.add_argument("action", choices=("list", "info", "get", "verify"))
@@ -169,6 +210,7 @@ def _doctor(args: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "report": _report,
+    "reproduce": _reproduce,
     "data": _data,
     "doctor": _doctor,
 }

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from graphdyn.reproduce import rows
+
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
@@ -23,11 +25,22 @@ def test_the_readme_names_question_command_and_verdict(folder):
     assert "**Verdict" in text
 
 
+def test_the_readme_of_published_figures_has_every_row_and_its_band():
+    """Its rows are recipes, run by `graphdyn reproduce`; the verdicts are in the table."""
+    text = (EXPERIMENTS / "accuracy" / "README.md").read_text()
+    assert text.splitlines()[0].endswith("?")
+    assert "graphdyn reproduce " in text
+    assert "**Verdict" in text
+    table = {line.split("|")[1].strip(): line for line in text.splitlines() if line[:1] == "|"}
+    for name, row in rows().items():
+        assert name in table, f"{name} is not in the table"
+        assert row.band is None or f"{row.band[0]:g}-{row.band[1]:g}" in table[name]
+
+
 @pytest.mark.dataset
 @pytest.mark.parametrize(
     "name",
     [
-        "citation_accuracy",
         "arxiv_full_batch",
         "sampler_bias",
         "gradient_error",

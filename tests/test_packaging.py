@@ -35,13 +35,16 @@ def test_the_wheel_holds_graphdyn_alone(wheel):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"graphdyn"}
 
 
-def test_the_wheel_holds_every_module_and_every_card(wheel):
+def test_the_wheel_holds_every_module_card_and_recipe(wheel):
     names = set(wheel.namelist())
     modules = {str(p.relative_to(REPO)) for p in (REPO / "graphdyn").rglob("*.py")}
     cards = {f"graphdyn/datasets/{p.name}" for p in (REPO / "datasets").glob("*.toml")}
     assert len(cards) > 30
+    recipes = {f"graphdyn/accuracy/{p.name}" for p in (REPO / "experiments/accuracy").glob("*.py")}
+    assert len(recipes) > 4
     assert modules - names == set()
     assert cards - names == set()
+    assert recipes - names == set()
     assert "graphdyn/py.typed" in names
 
 
@@ -60,7 +63,8 @@ def test_constraints_pin_every_dependency():
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["train", "--help"], ["data", "--help"], ["nonsense"]]
+    "words",
+    [["--help"], ["train", "--help"], ["reproduce", "--help"], ["data", "--help"], ["nonsense"]],
 )
 def test_the_command_line_answers_before_anything_heavy_is_loaded(words):
     source = (

@@ -30,9 +30,7 @@ ROWS = {
         around(85.10),
     ),
     "tuned-gcn-citeseer": Row(
-        replace(
-            CITATION, dataset="citeseer", hidden=512, layers=2, dropout=0.5, weight_decay=0.01
-        ),
+        replace(CITATION, dataset="citeseer", hidden=512, layers=2, dropout=0.5, weight_decay=0.01),
         "73.14 ± 0.67",
         SOURCE,
         around(73.14),
