@@ -129,8 +129,16 @@ class Auto(Schedule):
 
 
 def as_schedule(every: Schedule | int) -> Schedule:
-    """A number stands for :class:`Every`."""
-    return Every(every) if isinstance(every, int) else every
+    """A number stands for :class:`Every`.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if isinstance(every, Schedule):
+        return every
+    if not isinstance(every, int):
+        raise InputError(f"every is {every!r}; expected a number of steps, or a schedule.")
+    return Every(every)
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -140,16 +140,18 @@ def build_instruments(
 
 
 def _build(name: str, options: Mapping[str, Any]) -> Instrument:
-    known = inspect.signature(INSTRUMENTS[name]).parameters
-    known = {n: p for n, p in known.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
+    kind = INSTRUMENTS[name]
+    named = inspect.signature(kind).parameters.values()
+    named = {p.name: p for p in named if p.kind is not p.VAR_KEYWORD}
+    levels = {n: f"{type(v).__name__} | None" for level in kind.levels for n, v in level.items()}
+    known = levels | {n: str(p.annotation) for n, p in named.items()}
     for option in options:
         if option not in known:
             raise unknown(f"option of the instrument {name}", option, known)
-    missing = [n for n, p in known.items() if p.default is p.empty and n not in options]
+    missing = [n for n, p in named.items() if p.default is p.empty and n not in options]
     if missing:
         raise InputError(f"the instrument {name} needs {missing[0]}; give {name}.{missing[0]}.")
-    kinds = {n: str(known[n].annotation) for n in options}
-    return INSTRUMENTS[name](**{n: read_option(n, kinds[n], v) for n, v in options.items()})
+    return kind(**{n: read_option(n, known[n], v) for n, v in options.items()})
 
 
 __all__ = ["INSTRUMENTS", "PRESETS", "Instrument", "Need", "build_instruments"]

@@ -50,9 +50,6 @@ class EmbeddingError(Instrument):
     cost = 8.0
     full = 8.0
 
-    def __init__(self, *, m: int | None = None, every: Schedule | int | None = None):
-        super().__init__(every=every, m=m)
-
     def setup(self, s: Snapshot) -> None:
         """See :meth:`Instrument.setup`."""
         graph_of(s)

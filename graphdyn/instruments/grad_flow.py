@@ -45,10 +45,6 @@ class GradFlow(Instrument):
     levels = ({"on": "full"}, {"on": "batch"})
     full = 1.0
 
-    def __init__(self, *, on: str | None = None, **options: Any):
-        super().__init__(**options)
-        self.on = on
-
     def measure(self, s: Snapshot) -> Reading:
         """See the class.
 
@@ -57,7 +53,7 @@ class GradFlow(Instrument):
         """
         if s.before is None:
             raise Invalid("no step was taken yet.")
-        trace = s.trace(self.on or self.option("on"))
+        trace = s.trace(self.option("on"))
         states: dict[Any, Tensor] = {
             ("state_grad", n): g.double().norm() for n, g in state_grads(trace).items()
         }

@@ -47,9 +47,6 @@ class NormGap(Instrument):
     cost = 8.0
     full = 1.0
 
-    def __init__(self, *, m: int | None = None, every: Schedule | int | None = None):
-        super().__init__(every=every, m=m)
-
     def setup(self, s: Snapshot) -> None:
         """See :meth:`Instrument.setup`."""
         if not batch_norms(s.model):

@@ -57,9 +57,6 @@ class Staleness(Instrument):
     cost = 4.0
     full = 1.0
 
-    def __init__(self, *, m: int | None = None, every: Schedule | int | None = None):
-        super().__init__(every=every, m=m)
-
     def setup(self, s: Snapshot) -> None:
         """See :meth:`Instrument.setup`."""
         problem = s.given()

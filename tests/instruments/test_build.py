@@ -27,6 +27,16 @@ def test_options_are_read_as_text():
     assert second.targets == (0.8,)
 
 
+@pytest.mark.parametrize("name", [n for n, kind in INSTRUMENTS.items() if kind.levels])
+def test_members_of_levels_are_options(name):
+    for member, value in INSTRUMENTS[name].levels[0].items():
+        other = value + 1 if isinstance(value, int) else "batch"
+        (held,) = gd.build_instruments(name, {f"{name}.{member}": str(other)})
+        (left,) = gd.build_instruments(name, {f"{name}.{member}": None})
+        assert held.fixed == {member: other}
+        assert left.option(member) == value
+
+
 def test_what_leaves_it_open_measures_every_so_many_steps():
     found = {i.name: i for i in gd.build_instruments("fdt+sampler_audit", every=7)}
     assert found["fdt"].every == gd.Every(7)
@@ -40,6 +50,9 @@ def test_what_leaves_it_open_measures_every_so_many_steps():
         ("fdt", {"light.m": 3}, "unknown instrument with options 'light'"),
         ("sampler_mse", {"sampler_mse.n": 3}, "unknown option of the instrument sampler_mse 'n'"),
         ("sampler_mse", {"sampler_mse.m": "many"}, "m is 'many'; expected int"),
+        ("norm_gap", {"norm_gap.m": "many"}, "m is 'many'; expected int"),
+        ("norm_gap", {"norm_gap.n": 3}, "unknown option of the instrument norm_gap 'n'"),
+        ("norm_gap", {"norm_gap.every": "often"}, "every is 'often'; expected a number of steps"),
         ("time_to_target", {}, "the instrument time_to_target needs targets"),
     ],
 )
