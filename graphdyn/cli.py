@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from graphdyn.config import Config
@@ -16,7 +17,9 @@ usage: graphdyn COMMAND [OPTIONS]
 See how a graph neural network learns.
 
   train      train a model on a data set over several seeds, and record it
+  study      many methods under matched budgets and paired seeds: one report
   report     table and curves of one or more run folders
+  watch      a run or a study in this terminal while it goes on
   reproduce  run published figures from their recipes: measured, published, verdict
   data       list | info NAME | get NAME | verify NAME
   doctor     what this installation can do: versions, threads, devices, data
@@ -103,6 +106,12 @@ def parse_config(args: Sequence[str]) -> Config:
     )
 
 
+def _study(args: list[str]) -> None:
+    from graphdyn.study_cli import main as study
+
+    study(args)
+
+
 def _report(args: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "graphdyn report",
@@ -124,6 +133,25 @@ def _report(args: list[str]) -> None:
         print(f"curves: {draw_curves(runs, options.png)}")
     for folder in options.runs:
         _report_dynamics(folder)
+
+
+def _watch(args: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "graphdyn watch",
+        description="A run or a study in this terminal while another process writes it; Ctrl-C leaves.",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of a run or of a study")
+    parser.add_argument(
+        "--interval", type=float, default=1.0, help="seconds between two looks (default: 1)"
+    )
+    parser.add_argument(
+        "--once", action="store_true", help="print what there is now, as where there is no terminal"
+    )
+    options = parser.parse_args(args)
+    with suppress(KeyboardInterrupt):
+        from graphdyn.report.live import watch
+
+        watch(options.folder, options.interval, options.once)
 
 
 def _report_dynamics(folder: Path) -> None:
@@ -209,7 +237,9 @@ def _doctor(args: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
+    "study": _study,
     "report": _report,
+    "watch": _watch,
     "reproduce": _reproduce,
     "data": _data,
     "doctor": _doctor,

@@ -28,6 +28,10 @@ class RecordError(InputError):
     """A run folder cannot be used: another configuration lies there, or it cannot be written."""
 
 
+class LockedError(RecordError):
+    """Another process is writing the folder."""
+
+
 class Interrupted(GraphdynError):
     """The user stopped the run; the run folder can be resumed. Exit code 130."""
 

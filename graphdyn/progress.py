@@ -31,13 +31,14 @@ class _Bar:
 
 
 @contextmanager
-def progress(title: str, total: int, done: int = 0) -> Iterator[Progress]:
+def progress(title: str, total: int, done: int = 0, *, count: bool = True) -> Iterator[Progress]:
     """A bar with the time left on standard error, if that is a terminal.
 
     Args:
         title: What is going on.
         total: Units of work.
         done: Units done before (a resumed run).
+        count: Whether to show how many units are done, and not only their share and the time left.
 
     Yields:
         Something to report to.
@@ -52,7 +53,7 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Progress]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        *((MofNCompleteColumn(),) if count else ()),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from contextlib import nullcontext
@@ -31,10 +32,38 @@ from graphdyn.seed import Seed
 from graphdyn.seed_state import LEDGER
 from graphdyn.shared_record import open_record
 
-_PER_SEED = ("best_epoch", "best_step", "epochs", "steps", "edges", "nodes", "bytes")
+_PER_SEED = (
+    "best_epoch",
+    "best_step",
+    "epochs",
+    "batches",
+    "steps",
+    "edges",
+    "nodes",
+    "bytes",
+)
 
 
-def run(config: Config) -> dict[str, Any]:
+class Graphs:
+    """The graph that was read last, for runs of one process after each other.
+
+    Every run gets a view without what another has derived from it: all pay for their own preparation.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[Any, ...] = ()
+        self._graph: Graph | None = None
+
+    def get(self, config: Config, device: torch.device) -> Graph:
+        """The graph of a configuration, under some split of its."""
+        key = (config.dataset, config.data_root, config.split, config.features, device)
+        if self._graph is None or self._key != key:
+            self._graph = None  # two do not always fit
+            self._graph, self._key = _load(config, device), key
+        return dataclasses.replace(self._graph)
+
+
+def run(config: Config, graphs: Graphs | None = None) -> dict[str, Any]:
     """Train every seed, record it, and return the summary (design section 6: ``summary.json``).
 
     A finished run returns at once; an unfinished one goes on from its last checkpoint and ends in the same
@@ -42,6 +71,10 @@ def run(config: Config) -> dict[str, Any]:
 
     Under ``torchrun`` all its processes train one model, see :mod:`graphdyn.parallel`; ``batch_size`` is that
     of each of them.
+
+    Args:
+        config: What to run.
+        graphs: Where to take the graph from, if another run of this process may have read it.
 
     Raises:
         InputError: If anything the configuration names cannot be used; nothing is left behind then.
@@ -51,10 +84,10 @@ def run(config: Config) -> dict[str, Any]:
     """
     world = World.here()
     with world.joined():
-        return _run(config, world)
+        return _run(config, world, graphs or Graphs())
 
 
-def _run(config: Config, world: World) -> dict[str, Any]:
+def _run(config: Config, world: World, graphs: Graphs) -> dict[str, Any]:
     with world.agreed():
         device = pick_device(config.device, world)
         if device.type == "cuda" and not world.alone:
@@ -63,7 +96,9 @@ def _run(config: Config, world: World) -> dict[str, Any]:
         reuse_memory()  # a full batch is allocated once, and would only raise its peak
     with settings(config.threads, config.deterministic):
         with world.agreed():
-            job = Job(config, device, world)  # before the folder exists: bad input leaves nothing
+            job = Job(
+                config, device, world, graphs
+            )  # before the folder exists: bad input leaves nothing
         record = open_record(config, world)
         try:
             done = record.summary()
@@ -79,10 +114,16 @@ def _run(config: Config, world: World) -> dict[str, Any]:
 class Job:
     """The graph and the seeds of a configuration."""
 
-    def __init__(self, config: Config, device: torch.device, world: World = World()) -> None:
+    def __init__(
+        self,
+        config: Config,
+        device: torch.device,
+        world: World = World(),
+        graphs: Graphs | None = None,
+    ) -> None:
         self.config, self.device, self.world = config, device, world
         start = time.perf_counter()
-        self.graph = _load(config, device)
+        self.graph = (graphs or Graphs()).get(config, device)
         self.precompute = time.perf_counter() - start
         # Refuses what cannot be built, before anything is written.
         self._first: Seed | None = self.seed(0)

@@ -32,6 +32,7 @@ from graphdyn.models.norms import synchronise
 from graphdyn.node_problem import NodeProblem
 from graphdyn.optim import advance, build_optimizer, build_schedule
 from graphdyn.parallel import World
+from graphdyn.presets import Method
 from graphdyn.progress import Progress
 from graphdyn.record import Record
 from graphdyn.regularizers import Objective
@@ -78,7 +79,7 @@ class Seed:
         )
         self.schedule = build_schedule(self.optimizer, config.schedule, **config.schedule_options)
         self.full = full_batch(graph, self.model.propagation, key=Key(seed))
-        self.plans = self._prepare(Key(seed))
+        self.plans = self._prepare(self.method, Key(seed))
         setting = Setting(
             self.model, graph, self.plans, Key(seed), precision=config.precision, world=world
         )
@@ -101,10 +102,10 @@ class Seed:
         self.losses: list[tuple[Clock, dict[str, Tensor]]] = []
         self.stop, self.stopping = Stop(), False
 
-    def _prepare(self, key: Key) -> Plans:
-        graph, hops = self.graph, self.model.num_hops
-        plans = self.method.wrapped.prepare(
-            graph, self.model.propagation, hops, key=key, world=self.world
+    def _prepare(self, method: Method, key: Key, nodes: Tensor | None = None) -> Plans:
+        graph, model = self.graph, self.model
+        plans = method.wrapped.prepare(
+            graph, model.propagation, model.num_hops, nodes=nodes, key=key, world=self.world
         )
         if self.config.norm != "weighted-batch" or plans.ready:
             return plans
@@ -115,7 +116,11 @@ class Seed:
         if recipe is None:
             return PLAIN
         recipe.check(self.model, self.method, self.graph, self.world)
-        return recipe.bind(setting, self.memory)
+
+        def prepare(nodes: Tensor) -> Plans:
+            return self._prepare(self.method.at_most(nodes.numel()), setting.key, nodes)
+
+        return recipe.bind(setting, self.memory, self.method, prepare)
 
     def _problem(self) -> NodeProblem:
         config = self.config
@@ -124,6 +129,8 @@ class Seed:
             self.graph,
             self.plans,
             memory=self.memory,
+            objective=self.objective,
+            epoch=lambda: self.at.epoch,
             precision=config.precision,
             chunk=config.evaluate_chunk,
         )
@@ -238,7 +245,7 @@ class Seed:
     def steps(self, loader: Loader) -> Iterator[Step]:
         """The training loop from where the seed stands; what waits and samples is the loader's time."""
         before = {name: self.at.seconds[name] for name in SECONDS}
-        measured = self.instruments.seconds
+        measured, own, used = self.instruments.seconds, self.objective.spent, 0.0
         config = self.config
         for step in train(
             self.model,
@@ -252,11 +259,11 @@ class Seed:
             world=self.world,
         ):
             for name, value in loader.seconds.items():
-                self.at.seconds[name] = before[name] + value
-            # What is measured between two steps is not part of one.
-            inside = self.instruments.seconds - measured
+                self.at.seconds[name] = before[name] + value + own.seconds.get(name, 0.0)
+            # What is measured between two steps is not part of one, nor what an objective waits for.
+            inside = self.instruments.seconds - measured + own.seconds["wait"] - used
             yield replace(step, seconds=step.seconds - inside)
-            measured = self.instruments.seconds
+            measured, used = self.instruments.seconds, own.seconds["wait"]
 
     def step(self, step: Step) -> None:
         """Account for a step that just happened, and agree on whether it was the last."""
@@ -265,10 +272,12 @@ class Seed:
         at.epoch = at.step // self.plans.num_batches
         at.seconds["compute"] += step.seconds
         at.seconds["memory"] += step.memory_seconds
+        beside = self.objective.spent.take()
+        runs = self.objective.runs(step.batch)
         counts = self.world.sum(
-            edges_touched(step.batch, self.model.num_hops),
-            step.batch.x.shape[0],
-            bytes_gathered(step.batch.x),
+            beside.edges + (edges_touched(step.batch, self.model.num_hops) if runs else 0),
+            beside.nodes + step.batch.x.shape[0],
+            beside.bytes + bytes_gathered(step.batch.x),
             # One clock decides for all ranks; whole numbers survive the exchange.
             round(at.clock.seconds * _MICRO) if self.world.leads else 0,
             int(self.stop.requested),
@@ -321,6 +330,10 @@ class Seed:
         self.flush(record)
         self.at.marks = self.limits.marks(self.at)
         start = time.perf_counter()
+        with self.objective.judged():
+            return self._evaluate(record, start)
+
+    def _evaluate(self, record: Record, start: float) -> float:
         told = self.world.tell(lambda: json.dumps(asdict(self.scores())).encode())
         scores = Scores(**json.loads(told))
         self.at.seconds["evaluate"] += time.perf_counter() - start
@@ -361,6 +374,7 @@ class Seed:
             "best_epoch": at.selection.epoch,
             "best_step": at.selection.step,
             "epochs": at.epoch,
+            "batches": self.plans.num_batches,
             "steps": at.step,
             "edges": at.edges,
             "nodes": at.nodes,
