@@ -10,17 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphdyn.batch import Batch, Plan, full_batch
-from graphdyn.estimate import Invalid
+from graphdyn.batch import Batch, full_batch
 from graphdyn.gradient import Loss
 from graphdyn.graph import Graph
+from graphdyn.graph_problem import GraphProblem
 from graphdyn.keys import Key
-from graphdyn.loader import gather, source
 from graphdyn.loss import node_loss, node_losses
 from graphdyn.memories.looking import looking
 from graphdyn.memories.memory import Memory
 from graphdyn.precision import autocast
-from graphdyn.problem import Problem, Trace
+from graphdyn.problem import Trace
 from graphdyn.samplers import Neighbor, Plans, Seeds
 from graphdyn.sight import (
     calls_of_stack,
@@ -30,7 +29,7 @@ from graphdyn.sight import (
 from graphdyn.step import NOTHING, gradient_of_step
 
 
-class NodeProblem(Problem):
+class NodeProblem(GraphProblem):
     """A graphdyn model on the nodes of a graph, under any sampler and memory.
 
     Args:
@@ -55,33 +54,16 @@ class NodeProblem(Problem):
         precision: str = "float32",
         chunk: int | None = None,
     ):
-        self.graph, self.plans, self.memory = graph, plans, memory
-        self.propagation, self.num_hops = model.propagation, model.num_hops
-        self._loss, self.precision, self.chunk = loss, precision, chunk
         assert graph.split is not None
-        self.pool = graph.split.train
-        self.num_targets, self.simple = self.pool.numel(), plans.simple
-        self.batch_size = mean_size(plans, self.num_targets)
+        super().__init__(
+            graph, plans, model.propagation, graph.split.train, num_hops=model.num_hops, chunk=chunk
+        )
+        self.memory, self._loss, self.precision = memory, loss, precision
 
     @cached_property
     def _exact(self) -> Any:
-        assert self.graph is not None
         every = Neighbor(fanouts=(-1,), batch_size=1)
         return every.prepare(self.graph, self.propagation, self.num_hops)
-
-    def draw(self, key: Key) -> Batch:
-        """See :meth:`Problem.draw`: a random step of the first epoch of a run of its own."""
-        first = torch.zeros(1, dtype=torch.int64)
-        step = int(key.fold("step").integers(first, self.plans.num_batches))
-        return self._gather(self.plans.plan(key.at(epoch=0, step=step)))
-
-    def redraw(self, batch: Batch, key: Key) -> Batch:
-        """See :meth:`Problem.redraw`; dropout masks stay those of the batch."""
-        plan = self.plans.redraw(batch.key, key)
-        if plan is None:
-            name = type(self.plans).__name__
-            raise Invalid(f"{name} draw targets and neighbours together, not one given the other.")
-        return self._gather(plan).at(batch.key)
 
     def exact(self, batch: Batch) -> Batch:
         """See :meth:`Problem.exact`; dropout masks stay those of the batch."""
@@ -90,12 +72,11 @@ class NodeProblem(Problem):
 
     def full(self, key: Key) -> Iterator[Batch]:
         """See :meth:`Problem.full`."""
-        assert self.graph is not None
         if self.chunk is None:
             yield full_batch(self.graph, self.propagation, key=key)
             return
         for nodes in self.pool.split(self.chunk):
-            weight = torch.full((nodes.numel(),), 1.0 / self.num_targets, device=nodes.device)
+            weight = self._shares(nodes)
             plan = self._exact.plan_for(Seeds(nodes, weight, torch.ones_like(weight)), key)
             yield self._gather_exact(plan)
 
@@ -144,52 +125,13 @@ class NodeProblem(Problem):
 
     def whole(self, batch: Batch) -> Batch:
         """See :meth:`Problem.whole`."""
-        if self.chunk is not None:
-            raise Invalid("the graph is taken in pieces, so that it is never there as a whole.")
-        assert self.graph is not None
+        self._refuse_pieces()
         return full_batch(self.graph, self.propagation, nodes=batch.seeds, key=batch.key)
-
-    def full_steps(self) -> float:
-        """See :meth:`Problem.full_steps`."""
-        return passes(self)
 
     def toy(self, key: Key) -> Callable[[nn.Module], Tensor]:
         """See :meth:`Problem.toy`; a random graph of 24 nodes, half of them targets."""
-        assert self.graph is not None
-        graph = toy_graph(self.graph, key)
-        nodes = key.fold("targets").permutation(graph.num_nodes)[: graph.num_nodes // 2]
-        batch = replace(full_batch(graph, self.propagation, nodes=nodes, key=key), dropout=False)
+        batch = replace(self._toy(key)[1], dropout=False)
         return lambda model: self._loss(model(batch, hidden=False).logits, batch)
-
-    def _gather(self, plan: Plan) -> Batch:
-        assert self.graph is not None
-        assert self.graph.y is not None
-        return gather(plan, source(self.plans, self.graph), self.graph.y)
-
-    def _gather_exact(self, plan: Plan) -> Batch:
-        assert self.graph is not None
-        assert self.graph.x is not None
-        assert self.graph.y is not None
-        return gather(plan, self.graph.x, self.graph.y)
-
-
-def passes(problem: Any) -> float:
-    """How many batches a pass over the whole graph is, by edges or rows, whichever are more."""
-    plan = problem.plans.plan(Key(0))
-    hops, graph = max(1, problem.num_hops), problem.graph
-    blocks = plan.blocks * hops if len(plan.blocks) == 1 else plan.blocks
-    edges = sum(b.adjacency.csc.num_edges for b in blocks)
-    rows = plan.num_nodes + sum(b.num_dst for b in blocks)
-    ratios = (hops * graph.num_edges / max(1, edges), (hops + 1) * graph.num_nodes / max(1, rows))
-    return max(1.0, *ratios)
-
-
-def mean_size(plans: Plans, num_targets: int) -> float:
-    """Mean number of targets a step, where an epoch sees each of them once on average."""
-    simple = plans.simple
-    if simple is None or simple.disjoint:
-        return num_targets / plans.num_batches
-    return simple.size
 
 
 def _dst(batch: Batch, hop: int) -> Tensor | None:
@@ -200,17 +142,3 @@ def _dst(batch: Batch, hop: int) -> Tensor | None:
 def _src(batch: Batch, hop: int) -> Tensor | None:
     block = batch.block(hop)
     return None if block.node_id is None else block.node_id[: block.num_fresh]
-
-
-def toy_graph(like: Graph, key: Key, num_nodes: int = 24) -> Graph:
-    """About three random edges a node, normal features, random labels; widths as in the graph given."""
-    rng = key.fold("toy").generator()
-    edges = torch.randint(num_nodes, (2, 3 * num_nodes), generator=rng)
-    x = torch.randn(num_nodes, like.num_features, generator=rng, dtype=torch.float64)
-    multi = like.task == "multilabel"
-    y = torch.randint(
-        2 if multi else like.num_classes, (num_nodes, like.num_classes), generator=rng
-    )
-    y = y.float() if multi else y[:, 0]
-    own = {"num_classes": like.num_classes, "task": like.task}
-    return Graph.from_edge_index(edges, num_nodes, undirected=True, x=x, y=y, **own)

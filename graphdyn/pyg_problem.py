@@ -16,16 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from graphdyn.batch import Batch, Plan, full_batch
+from graphdyn.batch import Batch, full_batch
 from graphdyn.errors import InputError
-from graphdyn.estimate import Invalid
+from graphdyn.graph_problem import GraphProblem
 from graphdyn.isolate import seeded
 from graphdyn.kernels import dropout
 from graphdyn.keys import Key
-from graphdyn.loader import gather, source
 from graphdyn.loss import label_losses
-from graphdyn.node_problem import mean_size, passes, toy_graph
-from graphdyn.problem import Problem, Trace, seen
+from graphdyn.problem import Trace, seen
 from graphdyn.pyg import to_data
 from graphdyn.pyg_loader import PygLoader
 from graphdyn.samplers import Neighbor, Seeds
@@ -45,16 +43,14 @@ class PygBatch:
         data: As :class:`graphdyn.PygLoader` yields it; seeds come first.
         seeds: (b,) global ids.
         key: Of dropout masks.
-        drawn: Of the plan.
     """
 
     data: Data
     seeds: Tensor
     key: Key
-    drawn: Key
 
 
-class PygProblem(Problem):
+class PygProblem(GraphProblem):
     """A PyG model as it is, on the batches of a :class:`graphdyn.PygLoader`.
 
     Dropout of rows of nodes (``torch.nn.functional.dropout``, and the module) is keyed by node and by how many
@@ -86,53 +82,34 @@ class PygProblem(Problem):
         layers: Sequence[str] | None = None,
         chunk: int | None = None,
     ):
-        self.loader, self.graph, self.plans = loader, loader.graph, loader.plans
-        self.num_hops, self.num_targets = loader.num_layers, loader.pool.numel()
-        self.simple, self.batch_size = self.plans.simple, mean_size(self.plans, self.num_targets)
+        super().__init__(
+            loader.graph,
+            loader.plans,
+            loader.propagation,
+            loader.pool,
+            num_hops=loader.num_layers,
+            chunk=chunk,
+        )
+        self.loader, self._losses, self.layers = loader, loss, layers
         self.call = _default_call(model, loader.adjs) if call is None else call
-        self._losses, self.layers, self.chunk = loss, layers, chunk
         ego = Neighbor(fanouts=(-1,), batch_size=1, reuse=True)
-        self._ego: Any = ego.prepare(self.graph, loader.propagation, self.num_hops)
-
-    def full_steps(self) -> float:
-        """See :meth:`Problem.full_steps`."""
-        return passes(self)
-
-    def draw(self, key: Key) -> PygBatch:
-        """See :meth:`Problem.draw`: a random step of the first epoch of a run of its own."""
-        first = torch.zeros(1, dtype=torch.int64)
-        step = int(key.fold("step").integers(first, self.plans.num_batches))
-        return self._drawn(self.plans.plan(key.at(epoch=0, step=step)))
-
-    def redraw(self, batch: PygBatch, key: Key) -> PygBatch:
-        """See :meth:`Problem.redraw`; dropout masks stay those of the batch."""
-        plan = self.plans.redraw(batch.drawn, key)
-        if plan is None:
-            name = type(self.plans).__name__
-            raise Invalid(f"{name} draw targets and neighbours together, not one given the other.")
-        return replace(self._drawn(plan), key=batch.key)
+        self._ego: Any = ego.prepare(self.graph, self.propagation, self.num_hops)
 
     def exact(self, batch: PygBatch) -> PygBatch:
         """See :meth:`Problem.exact`; dropout masks stay those of the batch."""
-        weight = batch.data.seed_weight
-        if self.chunk is None:
-            return self._all(batch.seeds, weight, batch.key)
-        return self._reached(batch.seeds, weight, batch.key)
+        take = self._all if self.chunk is None else self._reached
+        return take(batch.seeds, batch.data.seed_weight, batch.key)
 
     def whole(self, batch: PygBatch) -> PygBatch:
         """See :meth:`Problem.whole`."""
-        if self.chunk is not None:
-            raise Invalid("the graph is taken in pieces, so that it is never there as a whole.")
+        self._refuse_pieces()
         return self._all(batch.seeds, batch.data.seed_weight, batch.key)
 
     def full(self, key: Key) -> Iterator[PygBatch]:
         """See :meth:`Problem.full`."""
-        pool = self.loader.pool
-        if self.chunk is None:
-            yield self._all(pool, _equal(pool, self.num_targets), key)
-            return
-        for nodes in pool.split(self.chunk):
-            yield self._reached(nodes, _equal(nodes, self.num_targets), key)
+        take = self._all if self.chunk is None else self._reached
+        for nodes in self.pool.split(self.chunk or self.num_targets):
+            yield take(nodes, self._shares(nodes), key)
 
     def targets(self, batch: PygBatch) -> tuple[Tensor, Tensor]:
         """See :meth:`Problem.targets`."""
@@ -162,9 +139,7 @@ class PygProblem(Problem):
 
     def toy(self, key: Key) -> Callable[[nn.Module], Tensor]:
         """See :meth:`Problem.toy`; a random graph of 24 nodes, half of them targets."""
-        graph = toy_graph(self.loader.graph, key)
-        nodes = key.fold("targets").permutation(graph.num_nodes)[: graph.num_nodes // 2]
-        batch = full_batch(graph, self.loader.propagation, nodes=nodes, key=key)
+        graph, batch = self._toy(key)
         data = to_data(batch, graph, num_layers=self.num_hops, adjs=self.loader.adjs)
 
         def loss(model: nn.Module) -> Tensor:
@@ -198,24 +173,16 @@ class PygProblem(Problem):
         hops = data.num_sampled_nodes
         return {n: min(rows[n], sum(hops[: self.num_hops - k])) for k, n in enumerate(states)}
 
-    def _drawn(self, plan: Plan) -> PygBatch:
-        assert self.loader.graph.y is not None
-        return self._made(
-            gather(plan, source(self.plans, self.loader.graph), self.loader.graph.y), plan.seeds
-        )
-
     def _all(self, nodes: Tensor, weight: Tensor, key: Key) -> PygBatch:
-        batch = full_batch(self.loader.graph, self.loader.propagation, nodes=nodes, key=key)
-        return self._made(replace(batch, seed_weight=weight), nodes)
+        batch = full_batch(self.graph, self.propagation, nodes=nodes, key=key)
+        return self._batch(replace(batch, seed_weight=weight))
 
     def _reached(self, nodes: Tensor, weight: Tensor, key: Key) -> PygBatch:
-        assert self.loader.graph.x is not None
-        assert self.loader.graph.y is not None
         plan = self._ego.plan_for(Seeds(nodes, weight, torch.ones_like(weight)), key)
-        return self._made(gather(plan, self.loader.graph.x, self.loader.graph.y), nodes)
+        return self._batch(self._gather_exact(plan))
 
-    def _made(self, batch: Batch, seeds: Tensor) -> PygBatch:
-        return PygBatch(self.loader.data(batch), seeds, batch.key, batch.key)
+    def _batch(self, batch: Batch) -> PygBatch:
+        return PygBatch(self.loader.data(batch), batch.seeds, batch.key)
 
 
 class KeyedDropout(TorchFunctionMode):
@@ -248,10 +215,6 @@ def _dropped(
 ) -> tuple[Tensor, float, bool]:
     del inplace
     return input, p, training
-
-
-def _equal(nodes: Tensor, total: int) -> Tensor:
-    return torch.full((nodes.numel(),), 1.0 / total, device=nodes.device)
 
 
 def _default_call(model: nn.Module, adjs: bool) -> Forward:

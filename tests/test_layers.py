@@ -57,6 +57,7 @@ FLOW = (
     "isolate",
     "sight",
     "problem",
+    "graph_problem",
     "node_problem",
     "pyg_problem",
     "nullspace",

@@ -71,7 +71,9 @@ def test_targets_and_weights():
     ids, weight = problem.targets(batch)
     assert torch.equal(ids, batch.data.n_id[: batch.data.batch_size])
     assert weight.unique().numel() > 1
-    for other in (problem.exact(batch), problem.redraw(batch, gd.Key(1)), problem.whole(batch)):
+    again = problem.redraw(batch, gd.Key(1))
+    twice = problem.redraw(again, gd.Key(2))
+    for other in (problem.exact(batch), again, twice, problem.whole(batch)):
         assert torch.equal(problem.targets(other)[0], ids)
         assert torch.equal(problem.targets(other)[1], weight)
 
