@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from spy import Spy
 
 from graphdyn.estimate import Invalid
-from graphdyn.instruments import Instrument, Need
+from graphdyn.instruments import Instrument
 from graphdyn.journal import read_table
-from graphdyn.schedule import Epoch, Every
+from graphdyn.schedule import Epoch
 
 pl = pytest.importorskip("lightning.pytorch")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own advice
@@ -34,21 +35,6 @@ def module_of(clip=None):
             return torch.optim.SGD(self.parameters(), 0.05, momentum=0.5)
 
     return Module()
-
-
-class Watching(Instrument):
-    needs = Need.UPDATE | Need.LOSSES | Need.MICRO
-    every = Every(1)
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.seen = []
-
-    def measure(self, s):
-        self.seen.append(
-            (s.step, s.epoch, [float(v) for _, v in s.losses], s.modified, dict(s.scores))
-        )
-        return {"move": s.update.norm(), "grad": s.grad.norm(), "micro": s.micro.shape[0]}
 
 
 class Ends(Instrument):
@@ -90,25 +76,25 @@ def rows(recorder):
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_every_step_once(tmp_path, accumulate):
-    module, watching = module_of(), Watching()
-    callback = recorded(watching, Ends())
+    module, spy = module_of(), Spy()
+    callback = recorded(spy, Ends())
     fit(tmp_path, module, [callback], accumulate_grad_batches=accumulate)
     steps = 12 // accumulate
     assert callback.recorder.step == steps
-    assert [seen[0] for seen in watching.seen] == list(range(1, steps + 1))
+    assert [seen["step"] for seen in spy.seen] == list(range(1, steps + 1))
     found = rows(callback.recorder)
-    assert {v for _, n, v in found if n == "watching.micro"} == {accumulate}
+    assert {seen["micro"].shape[0] for seen in spy.seen} == {accumulate}
     own = [sum(module.losses[i : i + accumulate]) / accumulate for i in range(0, 12, accumulate)]
     assert [v for _, n, v in found if n == "loss"] == pytest.approx(own)
     assert [s for s, n, _ in found if n == "loss"] == list(range(1, steps + 1))
-    read = [v for seen in watching.seen for v in seen[2]]
+    read = [loss for seen in spy.seen for _, loss in seen["losses"]]
     assert read == pytest.approx(own[:-1])
     assert [s for s, n, _ in found if n == "ends.valid"] == [steps // 2, steps]
 
 
 def test_training_is_the_same(tmp_path):
     watched, alone = module_of(), module_of()
-    fit(tmp_path, watched, [recorded(Watching(), Ends())])
+    fit(tmp_path, watched, [recorded(Spy(), Ends())])
     fit(tmp_path, alone, [])
     assert watched.losses == alone.losses
     assert torch.equal(watched.net.weight, alone.net.weight)
@@ -116,16 +102,15 @@ def test_training_is_the_same(tmp_path):
 
 @pytest.mark.parametrize("clip", [None, 1e-3])
 def test_clipping_is_seen_where_lightning_clips(tmp_path, clip):
-    watching = Watching()
-    callback = recorded(watching)
-    fit(tmp_path, module_of(), [callback], epochs=1, gradient_clip_val=clip)
-    assert [seen[3] for seen in watching.seen] == [clip is not None] * 6
-    grads = [v for _, n, v in rows(callback.recorder) if n == "watching.grad"]
-    assert all(g <= 1.01e-3 for g in grads) == (clip is not None)
+    spy = Spy()
+    fit(tmp_path, module_of(), [recorded(spy)], epochs=1, gradient_clip_val=clip)
+    assert [seen["modified"] for seen in spy.seen] == [clip is not None] * 6
+    norms = [float(seen["grad"].norm()) for seen in spy.seen]
+    assert all(norm <= 1.01e-3 for norm in norms) == (clip is not None)
 
 
 def test_it_goes_on_from_lightnings_checkpoint(tmp_path):
-    straight = recorded(Watching(), to=tmp_path / "straight")
+    straight = recorded(Spy(), to=tmp_path / "straight")
     fit(tmp_path, module_of(), [straight], epochs=3)
 
     class Stops(pl.Callback):
@@ -133,14 +118,14 @@ def test_it_goes_on_from_lightnings_checkpoint(tmp_path):
             if trainer.current_epoch == 2:
                 raise KeyboardInterrupt
 
-    first = recorded(Watching(), to=tmp_path / "run")
+    first = recorded(Spy(), to=tmp_path / "run")
     saves = pl.callbacks.ModelCheckpoint(
         tmp_path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True
     )
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         fit(tmp_path, module_of(), [first, Stops(), saves], epochs=3)
     assert read_table(tmp_path / "run").column("step").to_pylist()[-1] == 12
-    again = recorded(Watching(), to=tmp_path / "run")
+    again = recorded(Spy(), to=tmp_path / "run")
     fit(tmp_path, module_of(), [again], epochs=3, ckpt=tmp_path / "epoch=0.ckpt")
     one, other = (
         sorted(map(str, read_table(tmp_path / name).drop_columns("seconds").to_pylist()))

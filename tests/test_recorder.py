@@ -13,6 +13,7 @@ import weakref
 import pytest
 import torch
 from instruments import trials
+from spy import Spy
 
 import graphdyn as gd
 from graphdyn.checkpoint import pack, unpack
@@ -31,25 +32,6 @@ class Norm(Instrument):
 
     def measure(self, s):
         return {"w": s.weights.norm()}
-
-
-class Spy(Instrument):
-    """Keeps what it saw."""
-
-    needs = Need.UPDATE | Need.LOSSES | Need.MICRO
-    every = Every(1)
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.seen = []
-
-    def measure(self, s):
-        fields = ("step", "epoch", "micro", "modified", "losses", "scores", "settings", "before")
-        kept = {name: getattr(s, name) for name in fields}
-        kept["losses"] = [(step, float(loss)) for step, loss in s.losses]
-        grad = s.grad.clone()
-        self.seen.append({**kept, "grad": grad, "weights": s.weights, "update": s.update})
-        return {"step": s.step}
 
 
 def net(dtype=torch.float64):
