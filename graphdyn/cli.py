@@ -18,7 +18,7 @@ See how a graph neural network learns.
 
   train      train a model on a data set over several seeds, and record it
   study      many methods under matched budgets and paired seeds: one report
-  report     table and curves of one or more run folders
+  report     table and curves of one or more run folders, or the page of a study
   watch      a run or a study in this terminal while it goes on
   reproduce  run published figures from their recipes: measured, published, verdict
   data       list | info NAME | get NAME | verify NAME
@@ -115,23 +115,27 @@ def _study(args: list[str]) -> None:
 def _report(args: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "graphdyn report",
-        description="Table and curves of one or more folders of runs or recorders.",
+        description="Table and curves of one or more folders of runs or recorders; the page of a study.",
     )
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or of a recorder"
+        "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, a recorder or a study"
     )
     parser.add_argument("--png", type=Path, help="where the curves go (default: RUN/curves.png)")
     options = parser.parse_args(args)
     from graphdyn.report.figures import draw_curves
     from graphdyn.report.series import is_record
+    from graphdyn.report.study import is_study, print_report
     from graphdyn.report.tables import print_runs
 
+    for folder in filter(is_study, options.runs):
+        print_report(folder)
+    rest = [folder for folder in options.runs if not is_study(folder)]
     # A recorder in somebody else's loop leaves a folder without a run: what was measured, and no more.
-    runs = [folder for folder in options.runs if not is_record(folder)]
+    runs = [folder for folder in rest if not is_record(folder)]
     if runs:
         print_runs(runs)
         print(f"curves: {draw_curves(runs, options.png)}")
-    for folder in options.runs:
+    for folder in rest:
         _report_dynamics(folder)
 
 

@@ -1,19 +1,10 @@
 """Comparison: scipy, counting by hand, and intervals that cover what they should."""
 
-import itertools
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from graphdyn.comparison import (
-    bootstrap,
-    compare,
-    improvement,
-    iqm,
-    paired_difference,
-    profile,
-)
+from graphdyn.comparison import bootstrap, compare, holm, iqm, paired_difference, paired_p
 from graphdyn.errors import InputError
 from graphdyn.keys import Key
 
@@ -80,20 +71,6 @@ def test_the_interquartile_mean_by_hand():
     assert stacked.tolist() == [3.5, 4.5]
 
 
-def test_improvement_is_mann_whitney_by_counting():
-    x, y = np.array([1.0, 3.0, 3.0]), np.array([0.0, 3.0, 5.0, 2.0])
-    score = {-1: 0.0, 0: 0.5, 1: 1.0}
-    counted = [score[int(np.sign(p - q))] for p, q in itertools.product(x, y)]
-    assert improvement([(x, y)]) == pytest.approx(np.mean(counted))
-    assert improvement([(x, y)]) == pytest.approx(stats.mannwhitneyu(x, y).statistic / 12)
-    assert improvement([(x, y), (x + 9, y)]) == pytest.approx((np.mean(counted) + 1) / 2)
-
-
-def test_a_profile_counts_runs_above():
-    runs = [np.array([0.1, 0.5, 0.9, 0.9]), np.array([0.5, 0.6])]
-    assert profile(runs, np.array([0.0, 0.5, 0.8])).tolist() == [1.0, 0.5, 0.25]
-
-
 def test_seeds_are_resampled_within_their_task():
     """Tasks a hundred apart: the mean moves by what happens inside them alone."""
     tasks = [np.array([0.0, 1.0]), np.array([100.0, 101.0, 102.0])]
@@ -130,18 +107,92 @@ def test_tasks_are_resampled_independently():
     assert kept[0].var() == pytest.approx(truth, abs=5 * truth * (2 / 20_000) ** 0.5)
 
 
-def test_the_bootstrap_covers_with_many_seeds_and_is_too_short_with_few():
-    def share(n):
-        found = [
-            bootstrap(
-                [normal(n, path=(n, i))], lambda r: r[0].mean(-1), key=KEY.fold(i), resamplings=400
-            )
-            for i in range(600)
-        ]
-        return np.mean([f.low <= 0 <= f.high for f in found])
+def resampled(x, i, statistic):
+    """The interval, and the plain percentiles of the same resamplings."""
+    kept = []
 
-    assert 0.92 <= share(60) <= 0.97
-    assert 0.80 <= share(5) <= 0.88  # as the docstring says
+    def keeping(runs):
+        kept.append(statistic(runs))
+        return kept[-1]
+
+    found = bootstrap(x, keeping, key=KEY.fold(i), resamplings=1000)
+    return found, np.quantile(kept[0], [0.025, 0.975])
+
+
+@pytest.mark.parametrize(
+    ("n", "plain"), [(5, (0.80, 0.88)), (10, (0.86, 0.93)), (40, (0.90, 0.96))]
+)
+def test_the_bootstrap_covers_and_plain_percentiles_of_few_seeds_do_not(n, plain):
+    inside = np.zeros(2)
+    for i in range(600):
+        found, ends = resampled([normal(n, path=(n, i))], i, lambda r: r[0].mean(-1))
+        inside += [found.low <= 0 <= found.high, ends[0] <= 0 <= ends[1]]
+    ours, theirs = inside / 600
+    assert 0.90 <= ours <= 0.98
+    assert plain[0] <= theirs <= plain[1]
+
+
+@pytest.mark.parametrize(("tasks", "n"), [(1, 5), (1, 10), (3, 5), (3, 10)])
+def test_the_interval_of_the_interquartile_mean_covers(tasks, n):
+    def statistic(runs):
+        return np.mean([iqm([r]) for r in runs], axis=0)
+
+    inside = 0
+    for i in range(500):
+        runs = [normal(n, path=("iqm", n, i, k)) + k for k in range(tasks)]
+        found, _ = resampled(runs, i, statistic)
+        inside += found.low <= (tasks - 1) / 2 <= found.high
+    assert 0.92 <= inside / 500 <= 0.99
+
+
+def test_one_run_is_a_point():
+    found = bootstrap([np.array([3.0])], lambda r: r[0].mean(-1), key=KEY, resamplings=10)
+    assert found == (3.0, 3.0, 3.0)
+
+
+# --- tests --------------------------------------------------------------------------------------------
+
+
+def test_p_is_that_of_scipy():
+    a, b = normal(9, path=("p", 0)) + 0.5, normal(9, path=("p", 1))
+    assert paired_p([a - b]) == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    x, y = normal(6, path=("p", 2)), 3 * normal(15, path=("p", 3))
+    assert paired_p([x, y]) == pytest.approx(stats.ttest_ind(x, -y, equal_var=False).pvalue)
+
+
+def test_p_and_interval_say_the_same():
+    for i in range(50):
+        gaps = [normal(6, path=("same", i, k)) + 0.5 for k in range(2)]
+        found = paired_difference(gaps)
+        assert (paired_p(gaps) < 0.05) == (found.low > 0 or found.high < 0)
+
+
+def test_p_without_spread():
+    assert paired_p([np.zeros(4)]) == 1
+    assert paired_p([np.full(4, 0.25)]) == 0
+
+
+def test_p_keeps_its_level():
+    level = np.mean([paired_p([normal(5, path=("level", i))]) < 0.05 for i in range(3000)])
+    assert abs(level - 0.05) < 5 * (0.05 * 0.95 / 3000) ** 0.5
+
+
+def test_holm_by_hand():
+    # Sorted .01 .02 .03 .6 become .04 .06 .06 .6: the third would be .06, no less than the one before.
+    assert holm([0.03, 0.6, 0.01, 0.02]) == pytest.approx([0.06, 0.6, 0.04, 0.06])
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
+    assert holm([]).size == 0
+
+
+def test_holm_keeps_the_level_of_a_family_and_single_tests_do_not():
+    families = [
+        [paired_p([normal(5, path=("family", i, k))]) for k in range(10)] for i in range(1000)
+    ]
+    raised = np.mean([holm(p).min() < 0.05 for p in families])
+    single = np.mean([min(p) < 0.05 for p in families])
+    assert raised < 0.05 + 5 * (0.05 * 0.95 / 1000) ** 0.5
+    assert raised > 0.02
+    assert single > 0.3
 
 
 def test_two_methods_together():

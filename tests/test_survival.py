@@ -140,6 +140,42 @@ def test_the_restricted_mean_covers():
     assert 0.93 <= covered(truth, ends) <= 0.97
 
 
+@pytest.mark.parametrize(("n", "least"), [(5, 0.90), (10, 0.92)])
+def test_the_restricted_interval_covers_with_few_runs_and_the_normal_one_does_not(n, least):
+    truth, ours, plain = 1 - np.exp(-1.2), 0, 0
+    for i in range(1500):
+        curve = KaplanMeier(exponential(n, 1.2, "few", n, i))
+        found, mean = curve.restricted_interval(1.2), curve.restricted_mean(1.2)
+        ours += found.low <= truth <= found.high
+        plain += abs(mean.value - truth) <= 1.96 * mean.se
+    assert least <= ours / 1500 <= 0.97
+    assert plain / 1500 < least
+
+
+def test_the_restricted_interval_without_censoring_is_students():
+    x = [1.0, 2, 4, 9]
+    found = KaplanMeier(Times(np.array(x), np.ones(4, bool))).restricted_interval(20.0)
+    there = stats.ttest_1samp(x, 0).confidence_interval()
+    assert found == pytest.approx((4.0, max(there.low, 0.0), there.high))
+
+
+def test_the_interval_of_one_run_is_refused():
+    with pytest.raises(InputError, match="one run"):
+        KaplanMeier(Times(np.ones(1), np.ones(1, bool))).restricted_interval(1.0)
+
+
+@pytest.mark.parametrize("n", [5, 10])
+def test_the_interval_of_the_median_covers_with_few_runs(n):
+    ends = [KaplanMeier(exponential(n, 1.2, "few", n, i)).median()[1:] for i in range(1000)]
+    assert 0.92 <= covered(np.log(2), ends) <= 0.99
+
+
+@pytest.mark.parametrize("n", [5, 10])
+def test_the_log_rank_test_of_few_runs_nearly_keeps_its_level(n):
+    pairs = [[(exponential(n, 1.2, n, i, 0), exponential(n, 1.2, n, i, 1))] for i in range(1500)]
+    assert 0.03 <= np.mean([log_rank(p).p < 0.05 for p in pairs]) <= 0.08
+
+
 def test_the_budget_must_be_known_territory():
     with pytest.raises(InputError, match="beyond 35"):
         KaplanMeier(DRUG).restricted_mean(40.0)

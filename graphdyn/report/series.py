@@ -84,7 +84,16 @@ def read_measured(folder: Path) -> Measured:
     Raises:
         RecordError: If the folder holds no metrics.
     """
-    columns = read_table(folder).to_pydict()
+    return measured_of(read_table(folder).to_pydict(), read_table(folder, "events").to_pylist())
+
+
+def measured_of(columns: dict[str, list], events: list[dict]) -> Measured:
+    """The series of rows of a journal.
+
+    Args:
+        columns: Of metrics.
+        events: Rows.
+    """
     rows: dict[tuple[str, str], list[int]] = {}
     for i, key in enumerate(zip(columns["name"], columns["group"])):
         rows.setdefault(key, []).append(i)
@@ -92,7 +101,6 @@ def read_measured(folder: Path) -> Measured:
     by_name: dict[str, list[Series]] = {}
     for (name, group), places in rows.items():
         by_name.setdefault(name, []).append(_series(name, group, numbers, np.array(places)))
-    events = read_table(folder, "events").to_pylist()
     told = dict.fromkeys((e["step"], e["name"], e["text"]) for e in events)
     return Measured(by_name, sorted(set(columns["seed"])), [*told])
 

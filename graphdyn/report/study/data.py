@@ -1,0 +1,313 @@
+"""What a study has left: its cells, the runs that are complete, and why the others are not."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from graphdyn.config import Config
+from graphdyn.errors import RecordError
+from graphdyn.journal import read_table
+from graphdyn.report.tables import read_run
+
+AXES = ("steps", "edges", "seconds", "bytes")
+COLUMNS = {"steps": "step", "edges": "edges", "seconds": "seconds", "bytes": "bytes"}
+
+
+class Curve(NamedTuple):
+    """The validation metric of one run.
+
+    Attributes:
+        at: (n,) by axis; an axis that nobody counted is missing.
+        value: (n,), as a fraction of 1; ``-inf`` where the metric was not a number.
+    """
+
+    at: dict[str, np.ndarray]
+    value: np.ndarray
+
+
+class Missing(NamedTuple):
+    """A run without a result.
+
+    Attributes:
+        seed: Of the run.
+        kind: failed, diverged, unfinished or not started.
+        reason: In a sentence.
+    """
+
+    seed: int
+    kind: str
+    reason: str
+
+    @property
+    def lost(self) -> bool:
+        """Whether there will be none, however long one waits."""
+        return self.kind in ("failed", "diverged")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A complete run of one seed.
+
+    Attributes:
+        seed: Its number.
+        folder: Of the run.
+        score: Test metric at the epoch that validation picked (validation's, where there is no test part).
+        cost: steps, edges, seconds of training, bytes gathered, peak memory in bytes; what was not counted is missing.
+        ledger: Seconds by part.
+        curve: Of the validation metric.
+        summary: The document that completed the run.
+    """
+
+    seed: int
+    folder: Path
+    score: float
+    cost: dict[str, float]
+    ledger: dict[str, float]
+    curve: Curve
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One point of the grid: a method on a data set.
+
+    Attributes:
+        name: As the study has it.
+        slug: Its folder below ``cells``.
+        dataset: Its data set.
+        method: Everything else that sets it apart.
+        config: Fields that differ from the defaults.
+        runs: By seed.
+        missing: Seeds without a result.
+    """
+
+    name: str
+    slug: str
+    dataset: str
+    method: str
+    config: dict[str, Any]
+    runs: dict[int, Run]
+    missing: list[Missing]
+
+    def scores(self, seeds: Sequence[int] | None = None) -> np.ndarray:
+        """(n,) of the seeds, ascending; all of them by default."""
+        return np.array(
+            [self.runs[s].score for s in (sorted(self.runs) if seeds is None else seeds)]
+        )
+
+    def paired(self, other: Cell) -> np.ndarray:
+        """(n,) of this one minus another one's, over the seeds that both have."""
+        seeds = sorted(self.runs.keys() & other.runs.keys())
+        return self.scores(seeds) - other.scores(seeds)
+
+    def mean(self, what: str) -> float | None:
+        """Mean cost of a run; ``None`` where a run did not count it."""
+        found = [run.cost.get(what) for run in self.runs.values()]
+        known = [v for v in found if v is not None]
+        return float(np.mean(known)) if known and len(known) == len(found) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A study folder as it is now.
+
+    Attributes:
+        folder: Of the study.
+        document: ``study.json``.
+        cells: By data set and method.
+        datasets: In the order of the study.
+        methods: In the order of the study.
+        baseline: The method that others are compared with.
+        chosen: Whether the study names it; else it is the first.
+        metric: What is scored, for example accuracy.
+        part: test, or validation where a run has no test part.
+    """
+
+    folder: Path
+    document: dict[str, Any]
+    cells: dict[tuple[str, str], Cell]
+    datasets: list[str]
+    methods: list[str]
+    baseline: str
+    chosen: bool
+    metric: str
+    part: str
+
+    def cell(self, dataset: str, method: str) -> Cell | None:
+        """One cell; ``None`` where the study has none or it has no run yet."""
+        found = self.cells.get((dataset, method))
+        return found if found is not None and found.runs else None
+
+    @property
+    def whole(self) -> list[str]:
+        """Data sets on which every method that has a run at all has one."""
+        alive = [m for m in self.methods if any(self.cell(d, m) for d in self.datasets)]
+        return [d for d in self.datasets if all(self.cell(d, m) for m in alive)]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All complete runs."""
+        return [run for cell in self.cells.values() for run in cell.runs.values()]
+
+    @property
+    def planned(self) -> int:
+        """How many runs the study is made of."""
+        return len(self.cells) * len(self.document["seeds"])
+
+    @property
+    def axes(self) -> list[str]:
+        """Axes that every run has counted."""
+        return [a for a in AXES if self.runs and all(a in r.curve.at for r in self.runs)]
+
+
+def read_study(folder: Path) -> Study:
+    """A study folder, finished or not.
+
+    Raises:
+        RecordError: If the folder holds no study, or ``study.json`` is damaged.
+    """
+    path = Path(folder) / "study.json"
+    try:
+        document = json.loads(path.read_text())
+        labels = {cell["name"]: cell["labels"] for cell in document["cells"]}
+        slugs, seeds = [cell["slug"] for cell in document["cells"]], document["seeds"]
+    except FileNotFoundError:
+        raise RecordError(
+            f"{folder} holds no study; name the folder that `graphdyn study` wrote."
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(
+            f"{path} is damaged ({error!r}); run the study again, it goes on."
+        ) from None
+    names = method_names(labels)
+    part = "test"
+    cells = {}
+    for entry, slug in zip(document["cells"], slugs):
+        runs, missing = _runs(path.parent / "cells" / slug, seeds)
+        if any(r.summary.get("test") is None for r in runs.values()):
+            part = "validation"
+        dataset, method = names[entry["name"]]
+        config = entry.get("config", {})
+        cells[dataset, method] = Cell(entry["name"], slug, dataset, method, config, runs, missing)
+    baseline = document.get("baseline")
+    chosen = baseline in names
+    return Study(
+        path.parent,
+        document,
+        cells,
+        list(dict.fromkeys(d for d, _ in cells)),
+        list(dict.fromkeys(m for _, m in cells)),
+        names[baseline][1] if chosen else next(iter(names.values()))[1],
+        chosen,
+        next((r.summary["metric"] for c in cells.values() for r in c.runs.values()), "accuracy"),
+        part,
+    )
+
+
+def method_names(labels: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+    """Data set and method of each cell: the values of the labels that vary, joined.
+
+    A bare number or switch says nothing alone, so it stands behind the name of its label. Cells that labels do
+    not tell apart keep their own names.
+    """
+    every = list(labels.values())
+    keys = list(dict.fromkeys(k for own in every for k in own if k != "dataset"))
+    varying = [k for k in keys if len({json.dumps(own.get(k)) for own in every}) > 1]
+    shown = varying or [k for k in ("model", "sampler") if k in keys]
+    found = {
+        name: (
+            str(own.get("dataset", Config.dataset)),
+            " · ".join(_word(k, own[k], shown) for k in shown if own.get(k) is not None) or name,
+        )
+        for name, own in labels.items()
+    }
+    if len(set(found.values())) < len(found):
+        return {name: (dataset, name) for name, (dataset, _) in found.items()}
+    return found
+
+
+def _word(key: str, value: Any, keys: Sequence[str]) -> str:
+    text = str(value)
+    named = (
+        isinstance(value, str) and not text[:1].isdigit() and text not in ("none", "true", "false")
+    )
+    return (
+        text
+        if named and (key in ("model", "sampler", "method") or len(keys) == 1)
+        else f"{key} {text}"
+    )
+
+
+def _runs(folder: Path, seeds: Sequence[int]) -> tuple[dict[int, Run], list[Missing]]:
+    runs: dict[int, Run] = {}
+    missing: list[Missing] = []
+    for seed in seeds:
+        found = _run(folder, seed)
+        if isinstance(found, Run):
+            runs[seed] = found
+        else:
+            missing.append(found)
+    return runs, missing
+
+
+def _run(cell: Path, seed: int) -> Run | Missing:
+    folder, failed = cell / f"seed-{seed}", cell / f"seed-{seed}.failed.json"
+    if (folder / "summary.json").is_file():
+        summary = read_run(folder)["summary"]
+        score = _score(summary)
+        if not math.isfinite(score):
+            return Missing(seed, "diverged", "the run ended, but its score is not a number.")
+        return Run(
+            seed, folder, score, _cost(summary), summary["seconds"], read_curve(folder), summary
+        )
+    if failed.is_file():
+        told = json.loads(failed.read_text())
+        again = f" ({told['attempts']} attempts)" if told.get("attempts", 1) > 1 else ""
+        return Missing(
+            seed, "failed", f"{told.get('error', 'error')}: {told.get('reason', '')}{again}"
+        )
+    if folder.is_dir():
+        return Missing(seed, "unfinished", "the run has begun and is not at its end.")
+    return Missing(seed, "not started", "the run has not begun.")
+
+
+def _score(summary: dict[str, Any]) -> float:
+    part = summary.get("test") or summary.get("validation")
+    value = None if part is None else part["values"][0]
+    return math.nan if value is None else float(value)
+
+
+def _cost(summary: dict[str, Any]) -> dict[str, float]:
+    """Training seconds are those of the clock: computing, memory and waiting for batches."""
+    found = {n: summary[n] for n in ("steps", "edges", "bytes") if summary.get(n) is not None}
+    cost = {n: float(v[0] if isinstance(v, list) else v) for n, v in found.items()}
+    ledger = summary["seconds"]
+    cost["seconds"] = float(sum(ledger.get(n, 0.0) for n in ("compute", "memory", "wait")))
+    if summary.get("peak_memory_bytes") is not None:
+        cost["memory"] = float(summary["peak_memory_bytes"])
+    return cost
+
+
+def read_curve(folder: Path) -> Curve:
+    """The validation metric of a run folder."""
+    import pyarrow.compute as pc
+
+    rows = read_table(folder).filter((pc.field("group") == "valid") & (pc.field("name") != "loss"))
+    if rows.num_rows:
+        rows = rows.filter(pc.field("name") == rows["name"][0].as_py())
+    value = rows["value"].to_numpy().astype(float)
+    at = {
+        axis: rows[column].to_numpy().astype(float)
+        for axis, column in COLUMNS.items()
+        if column in rows.column_names
+    }
+    if "bytes" in at and not at["bytes"].any():
+        del at["bytes"]  # nobody counted them
+    return Curve(at, np.where(np.isfinite(value), value, -np.inf))
