@@ -266,7 +266,7 @@ def _cell(study: Study, point: _Point) -> Cell:
     labels = {"dataset": _short(config.dataset), "model": config.model}
     for axis, value in point.axes.items():
         labels[axis] = _short(value) if axis == "dataset" else _plain(value)
-    if point.name is None:
+    if not point.axes and point.name is None:
         _add_axes_of_others(study, config, labels)
     if study.methods or point.name is not None:
         labels["method"] = point.method or point.name or _method(config)
@@ -279,7 +279,9 @@ def _cell(study: Study, point: _Point) -> Cell:
 def _add_axes_of_others(study: Study, config: Config, labels: dict[str, Any]) -> None:
     """A cell that stands alone has a value on every axis, too."""
     for axis in study.grid:
-        if axis not in labels:
+        if axis in ("sampler", "preset"):
+            labels[axis] = _method(config)
+        elif axis not in labels:
             labels[axis] = _plain(_look({}, config, axis))
 
 
