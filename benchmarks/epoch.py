@@ -18,20 +18,13 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from common import interleaved, median, save
+from graphs import arxiv
 
-from graphdyn import GAT, GCN, Propagation, full_batch, load, node_loss
+from graphdyn import GAT, GCN, Propagation, full_batch, node_loss
 from graphdyn.keys import Key
 from graphdyn.machine import peak_memory
 
 HIDDEN, LAYERS, HEADS = 256, 3, 8
-
-
-def arxiv():
-    """The graph with its features as a dense matrix, for everybody alike."""
-    graph = load("ogbn-arxiv-tape")
-    x = graph.x if isinstance(graph.x, torch.Tensor) else graph.x.to_dense()
-    object.__setattr__(graph, "x", x)
-    return graph
 
 
 def ours(graph, model):

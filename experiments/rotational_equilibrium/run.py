@@ -30,11 +30,7 @@ OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "AdamW": (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.2}),
 }
 DROP, FAST = 10.0, {"lr": 0.5, "weight_decay": 0.016}
-PAIRS = (
-    (0.125, 0.016),
-    (0.5, 0.004),
-    (2.0, 0.001),
-)  # equal products; the last two columns of part 3
+PAIRS = ((0.125, 0.016), (0.5, 0.004), (2.0, 0.001))  # equal products
 HALF = (0.5, 0.002)
 
 

@@ -104,9 +104,8 @@ def rule_for(s: Snapshot, names: Sequence[str]) -> Rule:
     """
     of = {id(p): group for group in s.optimizer.param_groups for p in group["params"]}
     group = next(g for g, members in s.groups.members.items() if names[0] in members)
-    first = of.get(
-        id(s.groups.parameters[s.groups.members[group][0]])
-    )  # whose options settings hold
+    # Whose options settings hold.
+    first = of.get(id(s.groups.parameters[s.groups.members[group][0]]))
     for name in names:
         own = of.get(id(s.groups.parameters[name]))
         if own is None or first is None:

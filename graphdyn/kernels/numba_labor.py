@@ -30,11 +30,8 @@ _TOP = np.uint64(1 << torch_labor.WORD_BITS)  # above every word
 _LOW = np.int64(0xFFFFFFFF)
 _CHUNK = 1024  # words hashed at once: they stay in the nearest cache
 _SHORT = 32  # rows that are compared as they are
-_AHEAD, _REACH, _LINE = (
-    4,
-    512,
-    16,
-)  # rows asked for ahead; how many edges of each; edges in a cache line
+# Rows asked for ahead; how many edges of each; edges in a cache line.
+_AHEAD, _REACH, _LINE = 4, 512, 16
 
 
 @numba.njit(inline="always")

@@ -20,9 +20,8 @@ from graphdyn.sparse import CSC
 
 ONE = 1 << 50  # the mass of a root: every partial sum is exact in float64 as well
 _MIN_EPS = 1e-9
-_ROOM = (
-    1 << 24
-)  # entries that are set aside at a time; a row may need as many as alpha and eps allow
+# Entries that are set aside at a time; a row may need as many as alpha and eps allow.
+_ROOM = 1 << 24
 
 
 class PPR(NamedTuple):

@@ -29,9 +29,8 @@ from graphdyn.samplers.seeds import SeedDraw
 from graphdyn.samplers.structure import Structure
 
 UNIT = 2.0**30  # shares are drawn in whole parts of this, so that every device draws alike
-FLOOR = (
-    -20.0
-)  # least logarithm of a weight beside its row's largest: what fell behind can come back
+# Least logarithm of a weight beside its row's largest: what fell behind can come back.
+FLOOR = -20.0
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,8 @@ class WalkDesign(Design):
 
         def pair(src: Tensor, dst: Tensor) -> Tensor:
             wanted = torch.maximum(src, dst) * graph.num_src + torch.minimum(src, dst)
-            place = torch.searchsorted(known, wanted).clamp(
-                max=known.numel() - 1
-            )  # loops: anywhere
+            # Loops are not among the known; they may point anywhere.
+            place = torch.searchsorted(known, wanted).clamp(max=known.numel() - 1)
             return first.pair(src, dst) + edge[place]
 
         return Hits((first.node + node).clamp(max=1), pair)

@@ -160,9 +160,8 @@ class SubgraphPlans(Plans):
         """(E,) values of the propagation matrix of the subgraph alone, by its own degrees."""
         weight = self.ground.weight
         weight = None if weight is None else weight[edge.long()]
-        own = Propagation(
-            self.ground.norm, self_loops=False
-        )  # loops are there where they should be
+        # Loops are there where they should be.
+        own = Propagation(self.ground.norm, self_loops=False)
         return Graph(csc, edge_weight=weight).adjacency(own).values
 
 

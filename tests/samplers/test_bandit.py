@@ -7,6 +7,7 @@ import pytest
 import torch
 from samplers.graphs import AWKWARD, build, hub
 from samplers.oracles import exact, mean_estimate, replicate, worst
+from samplers.plans import same
 
 from graphdyn.errors import InputError
 from graphdyn.graph import Propagation
@@ -254,11 +255,6 @@ def test_every_backend_draws_the_same_numbers(monkeypatch):
                 patch.setattr(backend, "_numba", lambda: False)
                 plain = [plans.plan(key) for key in keys]
             assert all(same(a, b) for a, b in zip(compiled, plain))
-
-
-def same(a, b):
-    pairs = [(s, t) for x, y in zip(a.blocks, b.blocks) for s, t in zip(x.tensors(), y.tensors())]
-    return all(torch.equal(s, t) and s.dtype == t.dtype for s, t in pairs)
 
 
 def test_layers_have_weights_of_their_own():

@@ -10,6 +10,7 @@ import torch
 from cases import seeded
 from samplers.graphs import AWKWARD, build
 from samplers.oracles import matrix
+from samplers.plans import same
 
 import graphdyn.kernels.induced
 import graphdyn.kernels.ppr
@@ -220,16 +221,6 @@ def test_batches_are_kept_and_their_order_is_drawn():
     assert {tuple(int(p.seeds[0]) for p in epoch(fixed, Key(s))) for s in range(5)} == {
         (0, 1, 2, 3)
     }
-
-
-def same(first, second):
-    pairs = [
-        (first.rows, second.rows),
-        (first.seeds, second.seeds),
-        (first.seed_weight, second.seed_weight),
-        *zip(first.blocks[0].tensors(), second.blocks[0].tensors(), strict=True),
-    ]
-    return all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from samplers.graphs import AWKWARD, build, hub
 from samplers.oracles import aggregate, exact, matrix, mean_estimate, replicate, worst
+from samplers.plans import same
 from scipy.stats import chi2, kstest, norm
 
 from graphdyn import samplers
@@ -492,11 +493,6 @@ def test_dependent_batches_are_unbiased_and_share_nodes():
 
 
 # The same on every back-end and thread; bad input.
-
-
-def same(a, b):
-    pairs = [zip(x.tensors(), y.tensors(), strict=True) for x, y in zip(a.blocks, b.blocks)]
-    return all(torch.equal(s, t) for pair in pairs for s, t in pair)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

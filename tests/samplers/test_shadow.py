@@ -10,6 +10,7 @@ import pytest
 import torch
 from samplers.graphs import AWKWARD, hub
 from samplers.oracles import matrix
+from samplers.plans import same
 
 import graphdyn.kernels.ego
 import graphdyn.kernels.induced
@@ -184,16 +185,6 @@ def test_copies_of_a_node_share_their_dropout_mask():
     mask = dropout(torch.ones(len(ids), 64), 0.5, 9, ids)
     for v in ids.unique():
         assert (mask[ids == v] == mask[ids == v][0]).all()
-
-
-def same(first, second):
-    pairs = [
-        (first.rows, second.rows),
-        (first.seeds, second.seeds),
-        (first.seed_weight, second.seed_weight),
-        *zip(first.blocks[0].tensors(), second.blocks[0].tensors(), strict=True),
-    ]
-    return all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("scope", SCOPES)
