@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from graphdyn.instruments import Instrument as Instrument
     from graphdyn.instruments import LinearRateBound as LinearRateBound
     from graphdyn.instruments import LossIntegral as LossIntegral
+    from graphdyn.instruments import LossParts as LossParts
     from graphdyn.instruments import Need as Need
     from graphdyn.instruments import NoiseScale as NoiseScale
     from graphdyn.instruments import NoiseTests as NoiseTests
@@ -139,7 +140,7 @@ _HOME = {
     "instruments": (
         "AngularUpdate AttentionEntropy ByDegree ConservedQuantity DistanceFromInit "
         "EffectiveLR EmbeddingError FDT GradFlow GradNoise Instrument LinearRateBound "
-        "LossIntegral Need NoiseScale NoiseTests NormGap PLConstant PathLength RateFit "
+        "LossIntegral LossParts Need NoiseScale NoiseTests NormGap PLConstant PathLength RateFit "
         "SamplerAudit SamplerMSE Smoothness Staleness SymmetryMap TailIndex TimeToTarget "
         "TrustRatio Units UpdateRatio build_instruments"
     ),

@@ -19,14 +19,15 @@ from graphdyn.loss import node_loss, node_losses
 from graphdyn.memories.looking import looking
 from graphdyn.memories.memory import Memory
 from graphdyn.precision import autocast
-from graphdyn.problem import Trace
+from graphdyn.problem import Trace, gradients_of
+from graphdyn.regularizers import Objective
 from graphdyn.samplers import Neighbor, Plans, Seeds
 from graphdyn.sight import (
     calls_of_stack,
     layer_name,
     units_of_stack,
 )
-from graphdyn.step import NOTHING, gradient_of_step
+from graphdyn.step import NOTHING, PLAIN, gradient_of_step
 
 
 class NodeProblem(GraphProblem):
@@ -38,6 +39,9 @@ class NodeProblem(GraphProblem):
         plans: Of the sampler that training uses.
         memory: Bound to the model, as training uses it. Nothing is pushed by looking.
         loss: As in training.
+        objective: As in training.
+        epoch: Says how far training is, which weighs the parts of an objective; ``None``: it weighs them as
+            in the first epoch.
         precision: As in training.
         chunk: Targets of one piece of :meth:`full`; ``None``: the whole graph at once. Pieces differ from
             the whole where norms average over rows.
@@ -51,6 +55,8 @@ class NodeProblem(GraphProblem):
         *,
         memory: Memory = NOTHING,
         loss: Loss = node_loss,
+        objective: Objective = PLAIN,
+        epoch: Callable[[], int] | None = None,
         precision: str = "float32",
         chunk: int | None = None,
     ):
@@ -59,6 +65,7 @@ class NodeProblem(GraphProblem):
             graph, plans, model.propagation, graph.split.train, num_hops=model.num_hops, chunk=chunk
         )
         self.memory, self._loss, self.precision = memory, loss, precision
+        self._objective, self._epoch = objective, epoch
 
     @cached_property
     def _exact(self) -> Any:
@@ -89,11 +96,26 @@ class NodeProblem(GraphProblem):
         with autocast(batch.y.device, self.precision):
             return self._loss(model(batch, hidden=False).logits, batch)
 
+    @property
+    def objective(self) -> Objective:
+        """What is minimised, weighted as at this moment."""
+        return self._objective.at(0 if self._epoch is None else self._epoch())
+
     def step_gradient(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """See :meth:`Problem.step_gradient`."""
+        """See :meth:`Problem.step_gradient`; what the objective makes of this batch's key is a part of it."""
         how = {"memory": self.memory, "loss": self._loss, "precision": self.precision}
         with looking(self.memory):
-            return gradient_of_step(model, batch, **how)
+            return gradient_of_step(model, batch, objective=self.objective, **how)
+
+    def part_gradients(self, model: nn.Module, batch: Batch) -> dict[str, dict[str, Tensor]]:
+        """See :meth:`Problem.part_gradients`; a memory pulls, and corrects nothing."""
+        if len(self._objective.names) < 2:
+            return super().part_gradients(model, batch)
+        with looking(self.memory):
+            batch = self.memory.pull(batch)
+            with autocast(batch.y.device, self.precision):
+                parts = self.objective.every(model, batch, self._loss)
+        return {name: gradients_of(part, model, more=True) for name, part in parts.items()}
 
     def trace(self, model: nn.Module, batch: Batch) -> Trace:
         """See :meth:`Problem.trace`."""

@@ -7,7 +7,7 @@ another for which the combination is defined.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -121,6 +121,13 @@ class Method:
         for recipe in self.memories:
             sampler = recipe.wrap(sampler)
         return sampler
+
+    def at_most(self, nodes: int) -> Method:
+        """The same method, its batches no larger than a number of nodes."""
+        size = getattr(self.sampler, "batch_size", None)
+        if size is None or size <= nodes:
+            return self
+        return replace(self, sampler=replace(self.sampler, batch_size=nodes))  # pyright: ignore
 
     def check(self, model: Any, world: World = World()) -> None:
         """Raise :class:`InputError` if a memory is not valid for the model, or for several ranks."""

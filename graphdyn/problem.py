@@ -127,16 +127,19 @@ class Problem(ABC):
 
     def gradient(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         """Derivative of the loss of a batch, one tensor a trained parameter; call it isolated."""
-        own = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        found = torch.autograd.grad(self.loss(model, batch), [*own.values()], allow_unused=True)
-        return {
-            n: torch.zeros_like(p) if g is None else g.detach()
-            for (n, p), g in zip(own.items(), found)
-        }
+        return gradients_of(self.loss(model, batch), model)
 
     def step_gradient(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         """What the optimiser would see of a batch that was drawn, with all that a memory adds and corrects."""
         return self.gradient(model, batch)
+
+    def part_gradients(self, model: nn.Module, batch: Any) -> dict[str, dict[str, Tensor]]:
+        """Derivatives of all parts that a step may minimise, as :meth:`gradient`, by name; call it isolated.
+
+        Raises:
+            Invalid: Where training minimises nothing but the loss.
+        """
+        raise Invalid("training minimises nothing but the loss of its batch, which has no parts.")
 
     def trace(self, model: nn.Module, batch: Any) -> Trace:
         """A forward pass with what lies between the layers; call it isolated.
@@ -172,6 +175,21 @@ class Problem(ABC):
             Invalid: Where nobody knows what such data look like.
         """
         raise Invalid(f"{type(self).__name__} cannot make small data of its own.")
+
+
+def gradients_of(value: Tensor, model: nn.Module, *, more: bool = False) -> dict[str, Tensor]:
+    """Derivative of a scalar, one tensor a trained parameter; 0 where it does not reach.
+
+    Args:
+        value: That depends on the model.
+        model: Gives parameters.
+        more: Whether the pass that led to it is differentiated again.
+    """
+    own = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(value, [*own.values()], allow_unused=True, retain_graph=more)
+    return {
+        n: torch.zeros_like(p) if g is None else g.detach() for (n, p), g in zip(own.items(), found)
+    }
 
 
 class FunctionProblem(Problem):

@@ -165,6 +165,16 @@ class Snapshot:
             take = problem.gradient if exact else problem.step_gradient
             return self.groups.flat(take(self.model, batch))
 
+    def part_gradients(self, batch: Any) -> dict[str, Tensor]:
+        """(P,) by name: derivatives of all that a step may minimise, one batch's; those of a probe go by its key.
+
+        Raises:
+            Invalid: If it is the loss alone.
+        """
+        with isolated(self.model, self.key):
+            found = self.given().part_gradients(self.model, batch)
+            return {name: self.groups.flat(own) for name, own in found.items()}
+
     def trace(self, on: str = "full", i: int = 0) -> Trace:
         """A forward pass, open for differentiation (``retain_graph=True``, for others may look too).
 

@@ -142,7 +142,7 @@ def update(
     optimizer.step()
     objective.moved()
     clock.compute()
-    if aim.on_batch:
+    if objective.runs(batch):
         memory.push(batch, aim.output)
     clock.memory()
     states = tuple(h.detach() for h in aim.output.hidden) if hidden else ()
@@ -196,16 +196,17 @@ def _differentiate(
     hidden: bool,
 ) -> tuple[Batch, Aim, Tensor]:
     """Pull, forward, watch, backward, correct; the batch as pulled, what was minimised, its value."""
-    batch = memory.pull(batch)
+    runs = objective.runs(batch)
+    batch = memory.pull(batch) if runs else batch
     clock.memory()
     with autocast(batch.y.device, precision):
         aim = objective(model, batch, loss, hidden=hidden or memory.hidden)
         value = aim.total
-    if aim.on_batch:
+    if runs:
         memory.watch(aim.output)
     value.backward()
     clock.compute()
-    if aim.on_batch:
+    if runs:
         memory.correct(batch)
     clock.memory()
     return batch, aim, value.detach()

@@ -20,6 +20,7 @@ from graphdyn.instruments.grad_noise import GradNoise
 from graphdyn.instruments.instrument import Instrument, Need
 from graphdyn.instruments.linear_rate_bound import LinearRateBound
 from graphdyn.instruments.loss_integral import LossIntegral
+from graphdyn.instruments.loss_parts import LossParts
 from graphdyn.instruments.noise_scale import NoiseScale
 from graphdyn.instruments.noise_tests import NoiseTests
 from graphdyn.instruments.norm_gap import NormGap
@@ -66,6 +67,7 @@ _KINDS: tuple[type[Instrument], ...] = (
     AttentionEntropy,
     ByDegree,
     GradFlow,
+    LossParts,
     Staleness,
     EmbeddingError,
 )

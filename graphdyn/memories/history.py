@@ -48,6 +48,7 @@ class History(MemoryRecipe):
 
     modes: ClassVar[tuple[str, ...]] = ("control", "replace")
     parallel: ClassVar[bool] = True
+    regularized: ClassVar[bool] = True
 
     mode: str = "replace"
     start: str = "exact"
@@ -150,6 +151,10 @@ class HistoryMemory(Memory):
         """See :meth:`Memory.pull`."""
         self.refresh(batch)
         return self.recall(batch)
+
+    def look(self, batch: Batch) -> Batch:
+        """See :meth:`Memory.look`."""
+        return self.recall(batch, count=False)
 
     def refresh(self, batch: Batch) -> None:
         """What the recipe asks for before a step reads the tables."""

@@ -62,9 +62,12 @@ class MemoryRecipe(ABC):
     Attributes:
         parallel: Whether several ranks remember the same, and the mean of what they correct is right.
             Every class says so for itself.
+        regularized: Whether a step may minimise more than the loss of its batch, or, now and then, something
+            else; likewise.
     """
 
     parallel: ClassVar[bool] = False
+    regularized: ClassVar[bool] = False
 
     def wrap(self, sampler: Sampler) -> Sampler:
         """The sampler whose plans have room for what is remembered; by default the same.
@@ -101,6 +104,10 @@ class Memory:
 
     def pull(self, batch: Batch) -> Batch:
         """The batch with what is remembered; the model is in training mode."""
+        return batch
+
+    def look(self, batch: Batch) -> Batch:
+        """The batch with what is remembered, for a pass that only reads: nothing is noted."""
         return batch
 
     def watch(self, output: Output) -> None:
@@ -144,6 +151,12 @@ class Memories(Memory):
         """See :meth:`Memory.pull`."""
         for member in self.members:
             batch = member.pull(batch)
+        return batch
+
+    def look(self, batch: Batch) -> Batch:
+        """See :meth:`Memory.look`."""
+        for member in self.members:
+            batch = member.look(batch)
         return batch
 
     def watch(self, output: Output) -> None:

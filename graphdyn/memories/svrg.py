@@ -35,6 +35,7 @@ class SVRG(AnchorRecipe):
     """The snapshot w~ and its exact gradient mu; options and costs are those of :class:`AnchorRecipe`."""
 
     parallel: ClassVar[bool] = True
+    regularized: ClassVar[bool] = True  # its correction has mean zero, whatever it is added to
 
     def bind(self, setting: Setting) -> SVRGMemory:
         """See :meth:`MemoryRecipe.bind`."""

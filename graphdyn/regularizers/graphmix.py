@@ -6,7 +6,10 @@ unlabelled ones with the graph model's own predictions as targets. Shapes: B row
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -25,9 +28,11 @@ from graphdyn.models.output import Output
 from graphdyn.parallel import World
 from graphdyn.precision import autocast
 from graphdyn.presets import Method
+from graphdyn.regularizers.average import Average
+from graphdyn.regularizers.draws import beta, coin, uniform
 from graphdyn.regularizers.regularizer import Aim, Objective, Regularizer
 from graphdyn.regularizers.soft_loss import SOFT_LOSSES, sharpen, soft_losses
-from graphdyn.samplers import Full
+from graphdyn.regularizers.unlabelled import Drawn, Prepare, Spent, source_of
 
 MODES = ("alternate", "joint")
 
@@ -50,6 +55,7 @@ class GraphMix(Regularizer):
         branch_weight: Of the labelled nodes of the branch, in the mode ``joint``.
         mixup: Interpolate at all; otherwise the branch sees single nodes.
         pseudo: Learn from unlabelled nodes at all.
+        ema: Decay of a moving average of the weights, which is then what is evaluated and kept; 0: none.
     """
 
     mode: Literal["alternate", "joint"] = "alternate"
@@ -64,6 +70,7 @@ class GraphMix(Regularizer):
     branch_weight: float = 1.0
     mixup: bool = True
     pseudo: bool = True
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -76,6 +83,8 @@ class GraphMix(Regularizer):
         for name in ("gamma", "branch_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0.")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema is {self.ema}; it must lie in [0, 1), 0 being off.")
         if not self.ramp_end > self.ramp_start:
             raise InputError(
                 f"ramp_end is {self.ramp_end}; it must be greater than ramp_start, which is "
@@ -88,39 +97,62 @@ class GraphMix(Regularizer):
 
     def check(self, model: Any, method: Method, graph: Graph, world: World = World()) -> None:
         """See :meth:`Regularizer.check`."""
-        if not world.alone:
-            raise InputError(
-                f"graphmix is not defined for {world.size} ranks, whose nodes would not mix; start one "
-                "process."
-            )
-        if not model.num_hops:
-            raise InputError(
-                f"graphmix shares the weights of a graph model, and {type(model).__name__} passes no "
-                "messages; choose another model."
-            )
+        self._check_model(model)
+        self._check_method(method)
         if graph.task != "multiclass":
             raise InputError(
                 f"graphmix interpolates classes, and {graph.name} has several labels a node; train it "
                 "without a regularizer."
             )
-        deepest = model.num_states - 1
-        if self.mixup and max(self.mix_layers) > deepest:
-            raise InputError(
-                f"mix_layers is {self.mix_layers}, and the last state of {type(model).__name__} that is "
-                f"read has number {deepest}; give smaller ones."
-            )
-        if not isinstance(method.sampler, Full) or method.memories:
-            raise InputError("graphmix needs the sampler 'full', and no memory.")
         assert graph.split is not None
         if self.pseudo and graph.split.train.numel() >= graph.num_nodes:
             raise InputError(
                 f"every node of {graph.name} is a training node, so none is unlabelled; give "
                 "pseudo=false or another split."
             )
+        if not world.alone:
+            raise InputError(
+                f"graphmix is not defined for {world.size} ranks, whose nodes would not mix; start one "
+                "process."
+            )
 
-    def bind(self, setting: Setting, memory: Memory) -> GraphMixing:
+    def _check_model(self, model: Any) -> None:
+        if not model.num_hops:
+            raise InputError(
+                f"graphmix shares the weights of a graph model, and {type(model).__name__} passes no "
+                "messages; choose another model."
+            )
+        deepest = model.num_states - 1
+        if self.mixup and max(self.mix_layers) > deepest:
+            raise InputError(
+                f"mix_layers is {self.mix_layers}, and the last state that {type(model).__name__} reads has "
+                f"number {deepest}, features being 0; give smaller ones."
+            )
+
+    def _check_method(self, method: Method) -> None:
+        if getattr(method.sampler, "inductive", False):
+            raise InputError(
+                "graphmix learns from nodes outside the training split, and inductive=true hides them; leave "
+                "one of the two out."
+            )
+        for recipe in method.memories:
+            name = type(recipe).__name__
+            if not vars(type(recipe)).get("regularized"):
+                raise InputError(
+                    f"the memory '{name}' follows the loss of every batch, and graphmix minimises something "
+                    "else beside it; use no memory, history or svrg."
+                )
+            if self.mode == "alternate" and getattr(recipe, "refill", None) is not None:
+                raise InputError(
+                    "refill counts steps, and every other step of graphmix leaves the memory alone; use "
+                    "mode=joint, or leave refill out."
+                )
+
+    def bind(
+        self, setting: Setting, memory: Memory, method: Method, prepare: Prepare
+    ) -> GraphMixing:
         """See :meth:`Regularizer.bind`."""
-        return GraphMixing(self, setting)
+        return GraphMixing(self, setting, memory, method, prepare)
 
     def weight(self, epoch: int) -> float:
         """Of unlabelled nodes in an epoch."""
@@ -150,72 +182,109 @@ class GraphMixing(Objective):
     Args:
         recipe: Its options.
         setting: What is trained.
+        memory: See :meth:`Regularizer.bind`, likewise ``method`` and ``prepare``.
+        method: See ``memory``.
+        prepare: See ``memory``.
     """
 
     names = ("supervised", "mixup", "pseudo")
 
-    def __init__(self, recipe: GraphMix, setting: Setting):
-        graph = setting.graph
-        self.recipe, self.graph, self.precision = recipe, graph, setting.precision
-        self.size = setting.pool.numel()
-        rest = torch.ones(graph.num_nodes, dtype=torch.bool, device=graph.device)
-        rest[setting.pool] = False
-        self.rest = rest.nonzero().flatten()
+    def __init__(
+        self, recipe: GraphMix, setting: Setting, memory: Memory, method: Method, prepare: Prepare
+    ):
+        super().__init__()
+        self.recipe, self.precision = recipe, setting.precision
+        self.num_classes, self.num_hops = setting.graph.num_classes, setting.model.num_hops
+        self.unlabelled, self.average, self.epoch = None, None, None
+        if recipe.pseudo:
+            self.unlabelled = source_of(setting, memory, prepare, method.sampler)
+        if recipe.ema:
+            self.average = Average(setting.model, recipe.ema)
+
+    def runs(self, batch: Batch) -> bool:
+        """See :meth:`Objective.runs`: by a coin, where steps alternate."""
+        return self.recipe.mode == "joint" or coin(_fold(batch.key, "coin"))
 
     def __call__(self, model: Any, batch: Batch, loss: Loss, *, hidden: bool) -> Aim:
         """See :meth:`Objective.__call__`."""
-        if self.recipe.mode == "alternate" and not coin(batch.key):
+        if not self.runs(batch):
             return self._branch(model, batch)
         aim = super().__call__(model, batch, loss, hidden=hidden)
         if self.recipe.mode == "alternate":
             return aim
-        parts = self._branch(model, batch).parts
-        return aim._replace(parts=aim.parts | self._joint(parts))
+        return aim._replace(parts=aim.parts | self._branch(model, batch).parts)
 
     def every(self, model: Any, batch: Batch, loss: Loss) -> dict[str, Tensor]:
         """See :meth:`Objective.every`."""
         own = super().__call__(model, batch, loss, hidden=False).parts
-        parts = self._branch(model, batch).parts
-        return own | (self._joint(parts) if self.recipe.mode == "joint" else parts)
+        return own | self._branch(model, batch).parts
 
-    def _joint(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
-        return parts | {"mixup": self.recipe.branch_weight * parts["mixup"]}
+    def at(self, epoch: int) -> GraphMixing:
+        """See :meth:`Objective.at`."""
+        pinned = copy.copy(self)
+        pinned.epoch, pinned.spent = epoch, Spent()
+        return pinned
+
+    def moved(self) -> None:
+        """See :meth:`Objective.moved`."""
+        if self.average is not None:
+            self.average.update()
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """See :meth:`Objective.judged`: the averages, where there are any."""
+        if self.average is None:
+            yield
+            return
+        with self.average.in_place():
+            yield
+
+    def state(self) -> dict[str, Tensor]:
+        """See :meth:`Objective.state`."""
+        return {} if self.average is None else self.average.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See :meth:`Objective.restore`."""
+        if self.average is not None:
+            self.average.restore(state)
 
     def _branch(self, model: Any, batch: Batch) -> Aim:
         """Both terms of the branch; its output is that of the labelled rows."""
-        labelled = self._labelled(batch)
-        value, logits = self._fit(model, labelled, batch, "labelled")
-        parts = {"mixup": value}
-        if self.recipe.pseudo:
-            value, _ = self._fit(model, self._unlabelled(model, batch), batch, "unlabelled")
-            parts["pseudo"] = self.recipe.weight(batch.key.epoch) * value
-        return Aim(parts, Output(logits, ()), on_batch=False)
+        recipe = self.recipe
+        value, logits = self._fit(model, self._labelled(batch), batch, "labelled")
+        parts = {"mixup": value * recipe.branch_weight if recipe.mode == "joint" else value}
+        if self.unlabelled is not None:
+            value, _ = self._fit(model, self._told(model, batch), batch, "unlabelled")
+            epoch = batch.key.epoch if self.epoch is None else self.epoch
+            parts["pseudo"] = recipe.weight(epoch) * value
+        return Aim(parts, Output(logits, ()))
 
     def _labelled(self, batch: Batch) -> Nodes:
         """The rows of the batch; those without a label count nothing."""
         known = batch.y >= 0
-        target = nn.functional.one_hot(batch.y.clamp(min=0), self.graph.num_classes)
+        target = nn.functional.one_hot(batch.y.clamp(min=0), self.num_classes)
         x, weight = take_rows(batch.x, batch.rows), batch.seed_weight * known
         return Nodes(x, batch.seeds, target.to(weight.dtype), weight)
 
-    def _unlabelled(self, model: Any, batch: Batch) -> Nodes:
-        """As many nodes as are trained on, drawn with replacement from all others."""
-        draws = torch.arange(self.size, device=self.rest.device)
-        picked = _fold(batch.key, "unlabelled").integers(draws, self.rest.numel())
-        ids = self.rest[picked]
-        assert self.graph.x is not None
-        target = sharpen(self._predict(model, batch, ids), self.recipe.temperature)
-        weight = torch.full((self.size,), 1 / self.size, device=ids.device)
-        return Nodes(take_rows(self.graph.x, ids), ids, target, weight)
+    def _told(self, model: Any, batch: Batch) -> Nodes:
+        """Nodes without a label, and what the graph model says of them."""
+        assert self.unlabelled is not None
+        drawn = self.unlabelled(batch, self.spent)
+        target = sharpen(
+            self._predict(model, drawn, _fold(batch.key, "passes")), self.recipe.temperature
+        )
+        return Nodes(drawn.x, drawn.ids, target, drawn.weight)
 
     @torch.no_grad()
-    def _predict(self, model: Any, batch: Batch, rows: Tensor) -> Tensor:
-        """(R, C) mean probabilities of rows over passes of the graph model, each with dropout of its own."""
-        key, total = _fold(batch.key, "passes"), 0
+    def _predict(self, model: Any, drawn: Drawn, key: Key) -> Tensor:
+        """(R, C) mean probabilities over passes of the graph model, each with dropout of its own."""
+        batch, total = drawn.batch, 0.0
+        self.spent.passes(batch, self.num_hops, self.recipe.passes)
         # Autocast must not keep weights that it has cast here, where no gradient is asked for.
         with untracked(model.modules()), autocast(batch.y.device, self.precision, cache=False):
             for k in range(self.recipe.passes):
-                logits = model(batch.at(key.fold(k)), hidden=False).logits.index_select(0, rows)
+                logits = model(batch.at(key.fold(k)), hidden=False).logits
+                logits = logits.index_select(0, drawn.rows)
                 logits = logits.float() if logits.dtype.itemsize < 4 else logits
                 total = total + logits.softmax(1)
         assert isinstance(total, Tensor)
@@ -224,7 +293,9 @@ class GraphMixing(Objective):
     def _fit(self, model: Any, nodes: Nodes, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
         """The loss of the branch on nodes, and its logits.
 
-        Pair (i, j) counts ``B w_i w_j``: for equal weights 1 / B.
+        Pair (i, j) counts ``B w_i w_j``: for equal weights 1 / B. Over uniform permutations and independent
+        draws of nodes with weights 1 / (N p_i), pairs of two nodes then count as in the loss over all N,
+        1 / N^2 each; those of a node with itself are 1 in B instead of 1 in N.
         """
         key, weight, target = _fold(batch.key, part), nodes.weight, nodes.target
         mixture = self._mixture(key, nodes.ids) if self.recipe.mixup else None
@@ -241,25 +312,6 @@ class GraphMixing(Objective):
         layer = layers[int(uniform(key.fold("layer")) * len(layers))]
         share = beta(key.fold("share"), self.recipe.alpha)
         return Mixture(layer, share, key.fold("partner").permutation(ids.numel(), ids.device))
-
-
-def coin(key: Key) -> bool:
-    """Whether the step of a key is one on the loss of its batch."""
-    return _fold(key, "coin").bits >> 63 == 1
-
-
-def uniform(key: Key) -> float:
-    """One number in [0, 1)."""
-    return (key.bits >> 11) * 2.0**-53
-
-
-def beta(key: Key, alpha: float) -> float:
-    """One number from Beta(alpha, alpha), by its inverse distribution function."""
-    if alpha == 1:
-        return uniform(key)
-    from scipy.special import betaincinv
-
-    return float(betaincinv(alpha, alpha, uniform(key)))
 
 
 def _fold(key: Key, part: str) -> Key:

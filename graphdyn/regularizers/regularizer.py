@@ -19,6 +19,7 @@ from graphdyn.memories.memory import Memory, Setting
 from graphdyn.models.output import Output
 from graphdyn.parallel import World
 from graphdyn.presets import Method
+from graphdyn.regularizers.unlabelled import Prepare, Spent
 
 
 class Aim(NamedTuple):
@@ -26,14 +27,12 @@ class Aim(NamedTuple):
 
     Attributes:
         parts: Scalars by name, weighted so that their sum is what is differentiated.
-        output: What the model said about the batch.
-        on_batch: Whether the model was run on the batch; otherwise the output is something else's, without
-            hidden states, and memories hear nothing of it.
+        output: What the model said about the batch; where it was not run on it, logits of the rows of the
+            batch from elsewhere, and no hidden states.
     """
 
     parts: dict[str, Tensor]
     output: Output
-    on_batch: bool = True
 
     @property
     def total(self) -> Tensor:
@@ -47,9 +46,17 @@ class Objective:
 
     Attributes:
         names: Of all parts that there may be; a step may have some of them.
+        spent: What was used beside the batches, since the run began in this process.
     """
 
     names: tuple[str, ...] = ("supervised",)
+
+    def __init__(self) -> None:
+        self.spent = Spent()
+
+    def runs(self, batch: Batch) -> bool:
+        """Whether a step on this batch runs the model on it; otherwise memories take no part in it."""
+        return True
 
     def __call__(self, model: nn.Module, batch: Batch, loss: Loss, *, hidden: bool) -> Aim:
         """What a step on this batch minimises.
@@ -67,6 +74,10 @@ class Objective:
         """All parts of a batch by name, weighted as now, whichever of them a step would take."""
         return self(model, batch, loss, hidden=False).parts
 
+    def at(self, epoch: int) -> Objective:
+        """The same, weighted as in that epoch, whatever epoch a batch is of; for looking, not for training."""
+        return self
+
     def moved(self) -> None:
         """The optimiser has just changed the weights."""
 
@@ -83,7 +94,7 @@ class Objective:
         """Take back what :meth:`state` gave."""
 
     def report(self) -> dict[str, float]:
-        """What it did since the last call, for the run folder's metrics."""
+        """What there is to say of an epoch, for the run folder's metrics."""
         return {}
 
 
@@ -95,10 +106,15 @@ class Regularizer(ABC):
         """Raise :class:`graphdyn.errors.InputError` if it is not defined for these."""
 
     @abstractmethod
-    def bind(self, setting: Setting, memory: Memory) -> Objective:
+    def bind(self, setting: Setting, memory: Memory, method: Method, prepare: Prepare) -> Objective:
         """The objective of one run.
 
         Args:
             setting: What memories are bound to, too.
             memory: Bound.
+            method: Of the run.
+            prepare: Makes plans for other nodes than those of training.
+
+        Raises:
+            InputError: If it is not defined for plans like these.
         """
