@@ -15,7 +15,9 @@ from typing import Any, Literal
 from graphdyn.errors import InputError, unknown
 
 # What says where and how often to write, not what to compute: two runs that differ only here are the same.
-EXECUTION_ONLY = frozenset({"out", "data_root", "checkpoint_seconds", "workers", "prefetch"})
+EXECUTION_ONLY = frozenset(
+    {"out", "data_root", "checkpoint_seconds", "workers", "prefetch", "sinks"}
+)
 
 BUDGETS = ("steps", "edges", "seconds", "bytes")
 EPOCHS = 200
@@ -157,7 +159,9 @@ class Config:
     out: Path | None = None
     """Run folder; None: runs/<dataset>-<model>-<id>."""
     checkpoint_seconds: float = 30.0
-    """Seconds between checkpoints; 0: after every step."""
+    """Seconds between checkpoints; 0: after every step. What others can read of a run is as old."""
+    sinks: str | None = None
+    """Where numbers go besides: tensorboard, event files under tensorboard/ in the run folder. Changes none."""
 
     def __post_init__(self) -> None:
         if isinstance(self.fanouts, (int, tuple, list)) and not isinstance(self.fanouts, bool):

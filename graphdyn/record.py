@@ -4,6 +4,7 @@
     metrics.parquet         one row a measured number, see graphdyn.journal; curves.parquet, events.parquet
     checkpoint.safetensors  tensors and state of the seed in progress, and the results of finished seeds
     weights/seed-N.safetensors  the weights of the selected epoch of each finished seed
+    tensorboard/seed-N      event files, where they are asked for
     summary.json            written last: its presence says that the run is complete
 
 Every file is written beside its place, flushed to disk, then renamed. A part belongs to the run once a
@@ -20,6 +21,7 @@ from typing import IO, Any
 
 from torch import Tensor
 
+from graphdyn.boards import Boards
 from graphdyn.config import Config
 from graphdyn.errors import RecordError
 from graphdyn.files import lock, replacing, write_json, writing
@@ -33,6 +35,7 @@ class Record:
     folder: Path
     config: Config
     journal: Journal
+    boards: Boards | None
     _lock: IO[str]
 
     @classmethod
@@ -40,10 +43,12 @@ class Record:
         """Create the run folder, or take up the one that lies there with the same configuration.
 
         Raises:
+            InputError: If a sink is not known, or its library is not installed.
             RecordError: If the folder holds another configuration or something else, is in use by another
                 process, or cannot be written.
         """
         folder = config.folder
+        boards = Boards.of(config.sinks, folder)
         with writing(folder):
             _check_vacant(folder, config)
             folder.mkdir(parents=True, exist_ok=True)
@@ -51,15 +56,19 @@ class Record:
             if not (folder / "config.json").exists():
                 document = {"id": config.id, **config.canonical()}
                 write_json(folder / "config.json", document)
-        return cls(folder, config, Journal(folder), held)
+        return cls(folder, config, Journal(folder), boards, held)
 
     def close(self) -> None:
         """Give the folder back to other processes."""
+        if self.boards is not None:
+            self.boards.close()
         self._lock.close()
 
     def add(self, clock: Clock, row: Metric | Line | Event) -> None:
         """Note something; it reaches the disk with the next checkpoint."""
         self.journal.add(clock, row)
+        if self.boards is not None:
+            self.boards.add(clock, row)
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Write rows, then a checkpoint that counts them.
@@ -69,6 +78,8 @@ class Record:
             state: Plain JSON values.
         """
         with writing(self.folder):
+            if self.boards is not None:
+                self.boards.save()
             text = json.dumps({**state, "parts": self.journal.write()})
             write_tensors(self.folder / "checkpoint.safetensors", tensors, {"state": text})
 
@@ -85,6 +96,8 @@ class Record:
         tensors, metadata = read_tensors(path)
         state = json.loads(metadata["state"])
         self.journal.keep(state["parts"])
+        if self.boards is not None and "seed" in state:
+            self.boards.resume(state["seed"]["at"]["seed"], state["seed"]["at"]["step"])
         return tensors, state
 
     def save_weights(self, seed: int, tensors: dict[str, Tensor]) -> None:

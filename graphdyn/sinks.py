@@ -193,22 +193,37 @@ class Tee(Sink):
             sink.restore(state[str(i)])
 
 
+def summary_writer() -> Any:
+    """Torch's class that writes event files.
+
+    Raises:
+        InputError: If tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "tensorboard is not installed; pip install 'graphdyn[tensorboard]'."
+        ) from None
+    return SummaryWriter
+
+
 class TensorBoardSink(Sink):
     """Numbers, and no curves, to TensorBoard; needs the extra ``tensorboard``.
 
     Args:
         folder: Of the event files.
+        after: The step from which a run goes on that was stopped: what lies there of later ones is dropped
+            by whoever reads. ``None``: nothing is dropped.
+
+    Raises:
+        InputError: If tensorboard is not installed.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, after: int | None = None):
         super().__init__()
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise InputError(
-                "TensorBoardSink needs tensorboard; pip install tensorboard."
-            ) from None
-        self._writer = SummaryWriter(str(folder))
+        writer = summary_writer()
+        self._writer = writer(str(folder), purge_step=None if after is None else after + 1)
 
     def write(self, rows: Sequence[tuple[Clock, Row]]) -> None:
         """See :meth:`Sink.write`."""
@@ -217,6 +232,10 @@ class TensorBoardSink(Sink):
                 self._writer.add_scalar(f"{row.name}/{row.group}", row.value, clock.step)
             elif isinstance(row, Event):
                 self._writer.add_text(row.name, row.text, clock.step)
+
+    def save(self) -> None:
+        """Bring everything that was written to the disk."""
+        self._writer.flush()
 
     def close(self, *, finished: bool = True) -> None:
         """See :meth:`Sink.close`."""

@@ -109,7 +109,7 @@ def test_flags_win_over_the_file(tmp_path):
 
 def test_identity_ignores_where_it_is_written_and_nothing_else(tmp_path):
     where = {"out": tmp_path, "checkpoint_seconds": 1.0, "data_root": tmp_path}
-    assert Config(**where, workers=0, prefetch=9).id == Config().id
+    assert Config(**where, workers=0, prefetch=9, sinks="tensorboard").id == Config().id
     assert Config(workers=0).differences(Config(prefetch=1).canonical()) == []
     changed = {
         "layers": 3,
@@ -148,6 +148,9 @@ def test_canonical_form_survives_json():
     assert PYTHON.differences(document) == []
     assert Config.from_dict(document) == replace(PYTHON, epochs=200)
     assert Config(layers=9).differences(Config().canonical()) == ["layers: 2 -> 9"]
+    # Written before there was such a field: it has the default.
+    assert Config(max_steps=7).differences({"layers": 2, "epochs": None}) == ["max_steps: None -> 7"]
+    assert Config().differences({}) == []
 
 
 @pytest.mark.parametrize(

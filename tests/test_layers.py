@@ -80,6 +80,7 @@ FLOW = (
     "config",
     "progress",
     "machine",
+    "boards",
     "record",
     "shared_record",
     "assembly",
