@@ -25,6 +25,28 @@ def test_train_prints_the_table_and_report_draws_the_curves(tmp_path, capsys):
     assert height > 300
 
 
+def test_watch_prints_one_frame_where_there_is_no_terminal(tmp_path, capsys):
+    assert main([*TRAIN, "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert main(["watch", str(tmp_path / "run")]) == 0
+    captured = capsys.readouterr()
+    assert "csbm · gcn · full" in captured.out
+    assert "finished" in captured.out
+    assert "100%" in captured.out
+    assert captured.err == ""
+
+
+def test_ctrl_c_while_watching_is_no_failure(tmp_path, capsys, monkeypatch):
+    from graphdyn.report import live
+
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(live, "watch", pressed)
+    assert main(["watch", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_report_draws_what_a_recorder_wrote_without_a_run(tmp_path, capsys):
     import torch
 
@@ -60,6 +82,8 @@ def test_report_compares_runs_and_names_what_differs(tmp_path, capsys):
         (["train", "--dataset", "coraa", "--out", "x"], "unknown data set 'coraa'"),
         (["train", "--config", "absent.toml"], "cannot read absent.toml"),
         (["report", "nowhere"], "nowhere holds no run"),
+        (["watch", "nowhere"], "nowhere is not a folder; name one that"),
+        (["watch", ".", "--interval", "-1"], "interval is -1.0; it must be positive"),
         (["data", "info", "coraa"], "unknown data set 'coraa'"),
         (["data", "info"], "needs the name of a data set"),
     ],
@@ -122,6 +146,7 @@ def test_runs_are_told_apart_by_sampler_and_never_by_workers(tmp_path):
         (["train", "--layers", "many"], "--layers"),
         (["train", "--dropout", "2"], "dropout is 2.0; it must lie in [0, 1)"),
         (["report"], "RUN"),
+        (["watch"], "FOLDER"),
         (["data", "fetch", "cora"], "fetch"),
     ],
 )
