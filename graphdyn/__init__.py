@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from graphdyn.models import SAGE as SAGE
     from graphdyn.models import SGC as SGC
     from graphdyn.models import GATv2 as GATv2
+    from graphdyn.models import GraphUNet as GraphUNet
     from graphdyn.models import build as build
     from graphdyn.models import label_propagation as label_propagation
     from graphdyn.node_problem import NodeProblem as NodeProblem
@@ -121,7 +122,7 @@ _HOME = {
     "cache": "FeatureCache",
     "loader": "Loader",
     "pyg_loader": "PygLoader",
-    "models": "APPNP GAT GATv2 GCN GCNII MLP SAGE SGC build label_propagation",
+    "models": "APPNP GAT GATv2 GCN GCNII GraphUNet MLP SAGE SGC build label_propagation",
     "fit": "check_fit",
     "loss": "node_loss",
     "layerwise": "predict_layerwise",

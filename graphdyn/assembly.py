@@ -9,7 +9,7 @@ from graphdyn.config import Config
 from graphdyn.errors import InputError
 from graphdyn.graph import Graph
 from graphdyn.instruments import Instrument, build_instruments
-from graphdyn.models import APPNP, Stack, build
+from graphdyn.models import APPNP, GraphUNet, Stack, build
 from graphdyn.parallel import World
 from graphdyn.presets import Method, Preset, assemble_method, named, split
 from graphdyn.regularizers import Regularizer
@@ -30,7 +30,7 @@ _MODEL_FIELDS = (
 )
 
 
-def model_of(config: Config, graph: Graph, seed: int) -> Stack | APPNP:
+def model_of(config: Config, graph: Graph, seed: int) -> Stack | APPNP | GraphUNet:
     """The model with the weights of a seed.
 
     Raises:

@@ -40,11 +40,11 @@ class Config:
     """Folder of raw files; else $GRAPHDYN_DATA, else the user's cache folder."""
 
     model: str = "gcn"
-    """mlp, sgc, gcn, sage, gat, gatv2, gcnii or appnp."""
+    """mlp, sgc, gcn, sage, gat, gatv2, gcnii, appnp or graph-unet."""
     hidden: int = 64
     """Width of hidden layers (for gat: of all heads together)."""
     layers: int = 2
-    """Message-passing layers (for mlp and appnp: dense layers)."""
+    """Message-passing layers (for mlp and appnp: dense layers; for graph-unet: levels of pooling)."""
     norm: str = "none"
     """none, batch, weighted-batch (sampled rows stand for the whole graph), layer, graph or pair."""
     skip: str = "none"
@@ -197,11 +197,15 @@ class Config:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def differences(self, other: dict[str, Any]) -> list[str]:
-        """Where another canonical configuration decides otherwise, as ``name: theirs -> ours``."""
+        """Where another canonical configuration decides otherwise, as ``name: theirs -> ours``.
+
+        Fields that it lacks were not there when it was written, and have their defaults.
+        """
+        theirs = Config().canonical() | other
         return [
-            f"{name}: {other.get(name)!r} -> {value!r}"
+            f"{name}: {theirs[name]!r} -> {value!r}"
             for name, value in self.canonical().items()
-            if name not in EXECUTION_ONLY and other.get(name) != value
+            if name not in EXECUTION_ONLY and theirs[name] != value
         ]
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from graphdyn.errors import InputError
+from graphdyn.models import GraphUNet
 from graphdyn.models.sage import SAGEConv
 from graphdyn.samplers import Full, Sampler
 
@@ -13,9 +14,10 @@ WEIGHTED = ("ht", "hajek")
 
 
 def check_fit(sampler: Sampler, model: nn.Module) -> None:
-    """Refuse a sampler whose weights mean nothing to a model.
+    """Refuse a sampler whose weights mean nothing to a model, or whose batches are another graph to it.
 
-    Models that sum their messages, or attend to them, use every positive weight. A maximum knows none.
+    Models that sum their messages, or attend to them, use every positive weight. A maximum knows none. A model
+    that pools the graph needs all of it.
 
     Args:
         sampler: Recipe.
@@ -24,6 +26,11 @@ def check_fit(sampler: Sampler, model: nn.Module) -> None:
     Raises:
         InputError: Saying why, and what would do instead.
     """
+    if isinstance(model, GraphUNet) and not isinstance(sampler, Full):
+        raise InputError(
+            f"graph-unet pools the whole graph, and a batch of {type(sampler).__name__} would be pooled to "
+            "another one; use the sampler 'full'."
+        )
     estimator = getattr(sampler, "estimator", None)
     if estimator not in WEIGHTED or _exact(sampler):
         return

@@ -58,12 +58,14 @@ class Propagation:
         norm: ``"sym"`` is D^-1/2 A D^-1/2 (Kipf & Welling 2017), ``"mean"`` is D^-1 A, ``"none"`` is A;
             D holds the in-degrees. ``"column"`` is A D^-1 with the out-degrees, so that columns sum to 1.
             Degrees are those of the full graph, weighted where edges have weights.
-        self_loops: Add one loop of weight 1 to every node that has none, before normalising. Loops
-            that exist keep their weight (PyG's ``add_remaining_self_loops``).
+        self_loops: Add one loop to every node that has none, before normalising. Loops that exist keep
+            their weight (PyG's ``add_remaining_self_loops``).
+        loop_weight: Of loops that are added.
     """
 
     norm: Norm = "sym"
     self_loops: bool = True
+    loop_weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +256,7 @@ class Graph:
 def _adjacency(graph: Graph, propagation: Propagation) -> Sparse:
     csc, weight = graph.csc, graph.edge_weight
     if propagation.self_loops:
-        csc, weight = _add_remaining_loops(csc, weight)
+        csc, weight = _add_remaining_loops(csc, weight, propagation.loop_weight)
     if propagation.norm == "none":
         return Sparse(csc, weight)
     # float64 for the degrees: they are the ground that every estimator is compared against.
@@ -273,7 +275,7 @@ def _adjacency(graph: Graph, propagation: Propagation) -> Sparse:
     return Sparse(csc, values.float())
 
 
-def _add_remaining_loops(csc: CSC, weight: Tensor | None) -> tuple[CSC, Tensor | None]:
+def _add_remaining_loops(csc: CSC, weight: Tensor | None, loop: float) -> tuple[CSC, Tensor | None]:
     src, dst = csc.indices.long(), csc.dst.long()
     has_loop = torch.zeros(csc.num_dst, dtype=torch.bool, device=csc.device)
     has_loop[dst[src == dst]] = True
@@ -282,8 +284,10 @@ def _add_remaining_loops(csc: CSC, weight: Tensor | None) -> tuple[CSC, Tensor |
     missing = torch.nonzero(~has_loop).flatten()
     src, dst = torch.cat([src, missing]), torch.cat([dst, missing])
     out, order = compress(src.cpu().numpy(), dst.cpu().numpy(), csc.num_src, csc.num_dst)
+    if weight is None and loop != 1:
+        weight = torch.ones(csc.num_edges, device=csc.device)
     if weight is not None:
-        weight = torch.cat([weight, weight.new_ones(missing.numel())])
+        weight = torch.cat([weight, weight.new_full((missing.numel(),), loop)])
         weight = weight[torch.from_numpy(order).to(weight.device)]
     return out.to(csc.device), weight
 

@@ -28,6 +28,10 @@ MODELS = {
     "gcnii": ("gcnii", {"layers": 3, "alpha": 0.2, "theta": 0.7}),
     "appnp": ("appnp", {"hops": 3, "alpha": 0.2}),
 }
+# Models of the whole graph alone: no batteries over samplers, norms and skips, see tests/models/test_graph_unet.py.
+WHOLE = {
+    "graph-unet": ("graph-unet", {"layers": 2, "pool": "7,0.5", "gate": "tanh", "final": False}),
+}
 NORMS = ("none", "batch", "weighted-batch", "layer", "graph", "pair")
 SKIPS = ("none", "identity", "linear", "dense-cat", "dense-max", "initial")
 ORDERS = ("post", "pre")
@@ -91,10 +95,10 @@ def _scipy(x):
 
 
 def small_model(name, **options):
-    """A row of MODELS with small widths; float64."""
+    """A row of MODELS or WHOLE with small widths; float64."""
     from graphdyn import models
 
-    kind, own = MODELS[name]
+    kind, own = (MODELS | WHOLE)[name]
     options = {"hidden": HIDDEN, "seed": 3} | own | options
     return models.build(kind, NUM_FEATURES, NUM_CLASSES, **options).double()
 

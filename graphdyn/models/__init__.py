@@ -17,6 +17,7 @@ from graphdyn.models.appnp import APPNP
 from graphdyn.models.gat import GAT, GATv2
 from graphdyn.models.gcn import GCN
 from graphdyn.models.gcnii import GCNII
+from graphdyn.models.graph_unet import GraphUNet
 from graphdyn.models.label_propagation import label_propagation
 from graphdyn.models.mlp import MLP
 from graphdyn.models.norms import NORMS, GraphNorm, PairNorm
@@ -41,13 +42,14 @@ __all__ = [
     "GATv2",
     "GCNII",
     "APPNP",
+    "GraphUNet",
     "label_propagation",
     "NORMS",
     "GraphNorm",
     "PairNorm",
 ]
 
-MODELS: dict[str, type[Stack] | type[APPNP]] = {
+MODELS: dict[str, type[Stack] | type[APPNP] | type[GraphUNet]] = {
     "mlp": MLP,
     "sgc": SGC,
     "gcn": GCN,
@@ -56,10 +58,13 @@ MODELS: dict[str, type[Stack] | type[APPNP]] = {
     "gatv2": GATv2,
     "gcnii": GCNII,
     "appnp": APPNP,
+    "graph-unet": GraphUNet,
 }
 
 
-def build(name: str, num_features: int, num_classes: int, **options: Any) -> Stack | APPNP:
+def build(
+    name: str, num_features: int, num_classes: int, **options: Any
+) -> Stack | APPNP | GraphUNet:
     """A model by name.
 
     Args:

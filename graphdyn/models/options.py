@@ -20,7 +20,8 @@ class Options:
 
     Attributes:
         hidden: Width of hidden states.
-        layers: Number of message-passing layers (linear layers for MLP, SGC and APPNP).
+        layers: Number of message-passing layers (linear layers for MLP, SGC and APPNP, levels of pooling for
+            GraphUNet).
         norm: ``none | batch | weighted-batch | layer | graph | pair``; weighted-batch is a batch norm whose
             sampled rows stand for the whole graph.
         skip: ``none | identity | linear | dense-cat | dense-max | initial``.

@@ -21,6 +21,7 @@ from graphdyn.kernels.draw import take_rows
 from graphdyn.keys import Key
 from graphdyn.loader import gather
 from graphdyn.memories.memory import Memory, Setting
+from graphdyn.models import GraphUNet
 from graphdyn.models.norms import over_rows
 from graphdyn.samplers import Full, Neighbor, Plans, Seeds
 from graphdyn.samplers.sampler import LayeredPlans
@@ -99,8 +100,8 @@ class FromGraph:
     """As many nodes as are trained on, drawn with replacement from all others, as in the authors' code.
 
     They are predicted from all that lies within reach of them, and no more; masks of dropout belong to
-    nodes and edges, so that this is the prediction of the whole graph. Where a norm averages over rows, or
-    half of the graph is within reach, it is the whole graph.
+    nodes and edges, so that this is the prediction of the whole graph. Where a norm averages over rows, the
+    graph is pooled, or half of it is within reach, it is the whole graph.
 
     Args:
         setting: What is trained.
@@ -115,7 +116,8 @@ class FromGraph:
         near = every.prepare(setting.graph, model.propagation, model.num_hops)
         assert isinstance(near, LayeredPlans)
         self.near: LayeredPlans | None = near
-        if any(over_rows(m) for m in model.modules()) or self._reaches_half(setting):
+        whole = isinstance(model, GraphUNet) or any(over_rows(m) for m in model.modules())
+        if whole or self._reaches_half(setting):
             self.near = None
 
     def __call__(self, batch: Batch, spent: Spent) -> Drawn:
