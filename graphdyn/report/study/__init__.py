@@ -56,7 +56,7 @@ def print_report(folder: Path) -> None:
     columns, lines = summary(study, scores)
     table = Table(caption=f"{study.part} {study.metric} in per cent, mean ± std over seeds")
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "score" or name.startswith("p "))
     for line in lines:
         table.add_row(*line)
     console.print(table)

@@ -20,6 +20,7 @@ from graphdyn.survival import Interval
 
 STUDENT, BOOTSTRAP = 3, 5
 LEVEL = 0.95
+PERCENT = f"{100 * LEVEL:.0f} %"
 POINTS = 100.0
 
 

@@ -3,75 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from graphdyn.config import Config
 from graphdyn.errors import RecordError
-from graphdyn.journal import read_table
-from graphdyn.report.tables import read_run
+from graphdyn.report.study.runs import AXES, Missing, Run, read_runs
 
-AXES = ("steps", "edges", "seconds", "bytes")
-COLUMNS = {"steps": "step", "edges": "edges", "seconds": "seconds", "bytes": "bytes"}
-
-
-class Curve(NamedTuple):
-    """The validation metric of one run.
-
-    Attributes:
-        at: (n,) by axis; an axis that nobody counted is missing.
-        value: (n,), as a fraction of 1; ``-inf`` where the metric was not a number.
-    """
-
-    at: dict[str, np.ndarray]
-    value: np.ndarray
-
-
-class Missing(NamedTuple):
-    """A run without a result.
-
-    Attributes:
-        seed: Of the run.
-        kind: failed, diverged, unfinished or not started.
-        reason: In a sentence.
-    """
-
-    seed: int
-    kind: str
-    reason: str
-
-    @property
-    def lost(self) -> bool:
-        """Whether there will be none, however long one waits."""
-        return self.kind in ("failed", "diverged")
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """A complete run of one seed.
-
-    Attributes:
-        seed: Its number.
-        folder: Of the run.
-        score: Test metric at the epoch that validation picked (validation's, where there is no test part).
-        cost: steps, edges, seconds of training, bytes gathered, peak memory in bytes; what was not counted is missing.
-        ledger: Seconds by part.
-        curve: Of the validation metric.
-        summary: The document that completed the run.
-    """
-
-    seed: int
-    folder: Path
-    score: float
-    cost: dict[str, float]
-    ledger: dict[str, float]
-    curve: Curve
-    summary: dict[str, Any]
+# Labels whose values are names of their own.
+NAMES = ("model", "preset", "sampler", "memory", "regularizer", "method")
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +134,7 @@ def read_study(folder: Path) -> Study:
     part = "test"
     cells = {}
     for entry, slug in zip(document["cells"], slugs):
-        runs, missing = _runs(path.parent / "cells" / slug, seeds)
+        runs, missing = read_runs(path.parent / "cells" / slug, seeds)
         if any(r.summary.get("test") is None for r in runs.values()):
             part = "validation"
         dataset, method = names[entry["name"]]
@@ -235,79 +179,5 @@ def method_names(labels: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str
 
 def _word(key: str, value: Any, keys: Sequence[str]) -> str:
     text = str(value)
-    named = (
-        isinstance(value, str) and not text[:1].isdigit() and text not in ("none", "true", "false")
-    )
-    return (
-        text
-        if named and (key in ("model", "sampler", "method") or len(keys) == 1)
-        else f"{key} {text}"
-    )
-
-
-def _runs(folder: Path, seeds: Sequence[int]) -> tuple[dict[int, Run], list[Missing]]:
-    runs: dict[int, Run] = {}
-    missing: list[Missing] = []
-    for seed in seeds:
-        found = _run(folder, seed)
-        if isinstance(found, Run):
-            runs[seed] = found
-        else:
-            missing.append(found)
-    return runs, missing
-
-
-def _run(cell: Path, seed: int) -> Run | Missing:
-    folder, failed = cell / f"seed-{seed}", cell / f"seed-{seed}.failed.json"
-    if (folder / "summary.json").is_file():
-        summary = read_run(folder)["summary"]
-        score = _score(summary)
-        if not math.isfinite(score):
-            return Missing(seed, "diverged", "the run ended, but its score is not a number.")
-        return Run(
-            seed, folder, score, _cost(summary), summary["seconds"], read_curve(folder), summary
-        )
-    if failed.is_file():
-        told = json.loads(failed.read_text())
-        again = f" ({told['attempts']} attempts)" if told.get("attempts", 1) > 1 else ""
-        return Missing(
-            seed, "failed", f"{told.get('error', 'error')}: {told.get('reason', '')}{again}"
-        )
-    if folder.is_dir():
-        return Missing(seed, "unfinished", "the run has begun and is not at its end.")
-    return Missing(seed, "not started", "the run has not begun.")
-
-
-def _score(summary: dict[str, Any]) -> float:
-    part = summary.get("test") or summary.get("validation")
-    value = None if part is None else part["values"][0]
-    return math.nan if value is None else float(value)
-
-
-def _cost(summary: dict[str, Any]) -> dict[str, float]:
-    """Training seconds are those of the clock: computing, memory and waiting for batches."""
-    found = {n: summary[n] for n in ("steps", "edges", "bytes") if summary.get(n) is not None}
-    cost = {n: float(v[0] if isinstance(v, list) else v) for n, v in found.items()}
-    ledger = summary["seconds"]
-    cost["seconds"] = float(sum(ledger.get(n, 0.0) for n in ("compute", "memory", "wait")))
-    if summary.get("peak_memory_bytes") is not None:
-        cost["memory"] = float(summary["peak_memory_bytes"])
-    return cost
-
-
-def read_curve(folder: Path) -> Curve:
-    """The validation metric of a run folder."""
-    import pyarrow.compute as pc
-
-    rows = read_table(folder).filter((pc.field("group") == "valid") & (pc.field("name") != "loss"))
-    if rows.num_rows:
-        rows = rows.filter(pc.field("name") == rows["name"][0].as_py())
-    value = rows["value"].to_numpy().astype(float)
-    at = {
-        axis: rows[column].to_numpy().astype(float)
-        for axis, column in COLUMNS.items()
-        if column in rows.column_names
-    }
-    if "bytes" in at and not at["bytes"].any():
-        del at["bytes"]  # nobody counted them
-    return Curve(at, np.where(np.isfinite(value), value, -np.inf))
+    speaks = isinstance(value, str) and not text[:1].isdigit() and text not in ("none", "auto")
+    return text if speaks and (key in NAMES or len(keys) == 1) else f"{key} {text}"

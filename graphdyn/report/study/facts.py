@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from graphdyn.report.study.accuracy import PERCENT
 from graphdyn.report.study.data import Study
 from graphdyn.report.study.words import amount, count, listed
 from graphdyn.report.tables import read_run
@@ -16,6 +17,25 @@ class Failure(NamedTuple):
     seed: int
     kind: str
     reason: str
+
+
+# What a score means, for readers who have never seen one.
+MEANING = {
+    "accuracy": "the share of nodes whose class it predicts correctly",
+    "roc-auc": "how well it ranks nodes of a class above others (area under the ROC curve)",
+    "f1-micro": "how well it finds the labels of nodes (micro-averaged F1)",
+}
+
+
+def about(study: Study) -> str:
+    """What was done, for a reader who knows nothing of it."""
+    seeds, methods, datasets = len(study.document["seeds"]), len(study.methods), len(study.datasets)
+    return (
+        f"{count(methods, 'way')} to train graph neural networks, each on {count(datasets, 'graph')} with "
+        f"{count(seeds, 'random seed')}, the same seeds for all. A run is scored by "
+        f"{MEANING.get(study.metric, study.metric)} among the {study.part} nodes, in per cent: higher is better, and a "
+        f"point is one per cent. Brackets are {PERCENT} intervals: where the true value plausibly lies."
+    )
 
 
 def setup(study: Study) -> list[tuple[str, str]]:

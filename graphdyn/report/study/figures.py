@@ -12,10 +12,11 @@ import numpy as np
 from graphdyn.files import replacing, writing
 from graphdyn.improvement import profile, profile_band
 from graphdyn.report.figures import COLORS
-from graphdyn.report.study.accuracy import LEVEL, POINTS, Scores
-from graphdyn.report.study.charts import UNITS, averaged
+from graphdyn.report.study.accuracy import LEVEL, PERCENT, POINTS, Scores
+from graphdyn.report.study.charts import UNITS
+from graphdyn.report.study.cost_charts import averaged, steps
 from graphdyn.report.study.data import Study
-from graphdyn.report.study.more_charts import relative
+from graphdyn.report.study.score_charts import relative, thresholds
 from graphdyn.report.study.times import Hits
 
 WIDTH = 7.0  # inches: the text width of most journals
@@ -74,7 +75,7 @@ def _accuracy(study: Study, scores: Scores, hits: Hits) -> Any:
             ylim=(len(study.methods) - 0.4, -0.6),
         )
         axes.set_yticks(range(len(study.methods)), study.methods if axes is grid[0] else [])
-    figure.supxlabel(f"dots: means, lines: {LEVEL:.0%} intervals, ticks: runs", fontsize=7)
+    figure.supxlabel(f"dots: means, lines: {PERCENT} intervals, ticks: runs", fontsize=7)
     return figure
 
 
@@ -114,10 +115,7 @@ def _times(study: Study, scores: Scores, hits: Hits) -> Any:
             for method in study.methods:
                 reach = hits.reaches.get((axis, dataset, method))
                 if reach is not None:
-                    end = reach.curve.times.time.max()
-                    x = np.concatenate([[0.0], reach.curve.at, [end]])
-                    y = np.concatenate([[0.0], 1 - reach.curve.survival])
-                    axes.step(x, POINTS * np.append(y, y[-1]), where="post", **_line(study, method))
+                    axes.step(*steps(reach), where="post", **_line(study, method))
             axes.set(xlabel=UNITS[axis], ylim=(-3, 103))
             axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4))
         row[0].set_ylabel(f"{dataset}\nreached (%)")
@@ -144,8 +142,7 @@ def _profile(study: Study, scores: Scores, hits: Hits) -> Any:
         xlabel=f"probability to beat {study.baseline} (%)",
     )
     left.set_yticks(range(len(gaps)), [*gaps])
-    every = np.concatenate([r for own in runs.values() for r in own])
-    tau = np.linspace(every.min(), every.max(), 101)
+    tau = thresholds(runs, 101)
     for method, own in runs.items():
         low, high = profile_band(own, tau, LEVEL)
         right.plot(tau, POINTS * profile(own, tau), **_line(study, method))

@@ -38,6 +38,11 @@ class Prediction(NamedTuple):
     deviation: float
     band: float
 
+    @property
+    def passed(self) -> bool:
+        """Whether measurement and theory agree in every case."""
+        return self.agree == self.of
+
 
 @dataclass(frozen=True)
 class Measurements:

@@ -7,11 +7,14 @@ from typing import Any
 
 from graphdyn.errors import InputError
 from graphdyn.report.study.accuracy import Scores
-from graphdyn.report.study.charts import UNITS, Chart, forest, progress, reached
-from graphdyn.report.study.data import AXES, Study
-from graphdyn.report.study.facts import failures, reproduction, setup
+from graphdyn.report.study.charts import UNITS, Chart
+from graphdyn.report.study.cost_charts import ledger, progress, reached
+from graphdyn.report.study.data import Study
+from graphdyn.report.study.facts import about, failures, reproduction, setup
+from graphdyn.report.study.instrument_charts import gradient_errors, lines
 from graphdyn.report.study.instruments import Measurements
-from graphdyn.report.study.more_charts import gradient_errors, improvements, ledger, lines, profiles
+from graphdyn.report.study.runs import AXES
+from graphdyn.report.study.score_charts import forest, improvements, profiles
 from graphdyn.report.study.tables import ALL, COSTS, family, rows
 from graphdyn.report.study.times import Hits
 from graphdyn.report.study.words import NOTES, amount, between, few, headline, p_value, signed
@@ -76,6 +79,7 @@ def render(study: Study, scores: Scores, hits: Hits, measured: Measurements) -> 
         scores=scores,
         measured=measured,
         missing=_missing(study, measured),
+        about=about(study),
         setup=setup(study),
         failures=failures(study),
         reproduction=reproduction(study),
@@ -107,7 +111,11 @@ def _charts(
     return {
         "first": [forest(study, scores)],
         "sure": [improvements(study, scores), profiles(study, scores)],
-        "cost": [_progress(study, axis) for axis in ("seconds", "edges") if axis in study.axes],
+        "cost": [
+            progress(study, axis, _points(study))
+            for axis in ("seconds", "edges")
+            if axis in study.axes
+        ],
         "times": [reached(study, hits)],
         "error": [gradient_errors(study, measured)],
         "series": [
@@ -118,21 +126,9 @@ def _charts(
     }
 
 
-def _progress(study: Study, axis: str) -> Chart | None:
-    count = max(len(study.cells), 1)
-    points = max(12, min(CURVE, NUMBERS // (4 * len(AXES) * count)))
-    variants = progress(study, axis, points)
-    if not variants:
-        return None
-    return Chart(
-        f"progress-{axis}",
-        f"Validation {study.metric} against {UNITS[axis]}",
-        "Mean over seeds; band: 95 % interval of the mean (Student's) at each place. A curve ends where the first "
-        "of its seeds ends; failed runs are left out.",
-        f"Rising curves, one a method, over {UNITS[axis]}.",
-        variants,
-        [("data", [*variants])],
-    )
+def _points(study: Study) -> int:
+    """Of a curve, so that however many there are the page stays small."""
+    return max(12, min(CURVE, NUMBERS // (4 * len(AXES) * max(len(study.cells), 1))))
 
 
 def _missing(study: Study, measured: Measurements) -> list[tuple[str, str]]:

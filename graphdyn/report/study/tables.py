@@ -7,7 +7,7 @@ import io
 import math
 from typing import Any, NamedTuple
 
-from graphdyn.report.study.accuracy import LEVEL, Gap, Level, Scores
+from graphdyn.report.study.accuracy import PERCENT, Gap, Level, Scores
 from graphdyn.report.study.data import Study
 from graphdyn.report.study.times import Hits
 from graphdyn.report.study.words import NOTES, amount, between, count, p_value, signed
@@ -60,7 +60,7 @@ def markdown(study: Study, scores: Scores) -> str:
         "method",
         f"{study.part} {study.metric} (%)",
         "n",
-        f"{LEVEL:.0%} interval",
+        f"{PERCENT} interval",
         f"against {study.baseline}",
         "p (Holm)",
         *COSTS,
@@ -84,11 +84,10 @@ def markdown(study: Study, scores: Scores) -> str:
 
 
 def summary(study: Study, scores: Scores) -> tuple[list[str], list[list[str]]]:
-    """Heads and lines of a table that fits a terminal."""
-    heads = ["data set", "method", "score", "n", f"against {study.baseline}", "p (Holm)", "seconds"]
-    picked = (0, 1, 2, 3, 5, 6, 7)
+    """Heads and lines of a table that fits 80 columns."""
+    heads = ["data set", "method", "score", f"against {study.baseline}", "p (Holm)"]
     texts = [_texts(row) for row in rows(study, scores)]
-    return heads, [[line[i] for i in picked] for line in texts]
+    return heads, [[line[i] for i in (0, 1, 2, 5, 6)] for line in texts]
 
 
 def family(study: Study, scores: Scores) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from graphdyn.comparison import holm
 from graphdyn.errors import InputError
 from graphdyn.report.study.accuracy import LEVEL, STUDENT
-from graphdyn.report.study.data import Cell, Curve, Study
+from graphdyn.report.study.data import Cell, Study
+from graphdyn.report.study.runs import Curve
 from graphdyn.survival import Interval, KaplanMeier, LogRank, Times, first_hit, log_rank
 
 SHARE = 0.95
@@ -101,7 +102,9 @@ def target(study: Study, dataset: str) -> Target | None:
     known = [b for b in best if np.isfinite(b)]
     if not known:
         return None
-    rule = f"{SHARE:.0%} of the median over the baseline's seeds of the best validation value"
+    rule = (
+        f"{100 * SHARE:.0f} % of the median over the baseline's seeds of the best validation value"
+    )
     return Target(SHARE * float(np.median(known)), rule)
 
 

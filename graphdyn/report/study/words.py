@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from graphdyn.report.study.accuracy import BOOTSTRAP, LEVEL, STUDENT, Gap, Scores
+from graphdyn.report.study.accuracy import BOOTSTRAP, PERCENT, STUDENT, Gap, Scores
 from graphdyn.report.study.data import Study
 from graphdyn.survival import Interval
 
@@ -53,7 +53,7 @@ def _judged(
     scores: Scores, leader: str, second: str, ahead: Gap, facts: list[tuple[str, str, str]]
 ) -> Headline:
     family = f"{p_value(ahead.holm)} after Holm's correction for {count(Scores.tests(scores.pairs), 'comparison')}"
-    by = f"{signed(ahead.difference.value)} points {between(ahead.difference, sign=True)}"
+    by = f"{ahead.difference.value:.2f} points {between(ahead.difference)}"
     if ahead.clear:
         text = f"It beats the runner-up, {second}, by {by}. This is more than noise ({family})."
         return Headline(f"{leader} wins", text, "clear", leader, facts)
@@ -61,9 +61,7 @@ def _judged(
         m for m in scores.ranking[1:] if (g := scores.gap(leader, m)) is not None and not g.clear
     ]
     behind = [m for m in scores.ranking[1:] if m not in equal]
-    text = (
-        f"{leader} has the best mean, {by} against {second}, but that may well be noise ({family})."
-    )
+    text = f"{leader} has the best mean, ahead of {second} by {by}, but that may well be noise ({family})."
     if behind:
         text += f" Behind by more than noise: {listed(behind)}."
     many = (
@@ -117,13 +115,13 @@ def between(interval: Interval | None, sign: bool = False) -> str:
     """``[1.20, 3.40]``, or nothing where there is no interval."""
     if interval is None or math.isnan(interval.low):
         return ""
-    low, high = (signed(v) if sign else f"{v:.2f}" for v in interval[1:])
+    low, high = (signed(v) if sign else f"{v:.2f}".replace("-", "−") for v in interval[1:])
     return f"[{low}, {high}]"
 
 
 def signed(value: float) -> str:
-    """With a sign that is as wide as a digit."""
-    return "n/a" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
+    """With a sign, a minus as wide as a plus."""
+    return "n/a" if math.isnan(value) else f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def p_value(p: float | None) -> str:
@@ -153,7 +151,7 @@ def amount(value: float | None, what: str) -> str:
     if value is None or math.isnan(value):
         return "–"
     if value == math.inf:
-        return "not reached"
+        return "∞"
     if what == "seconds":
         return f"{value:.3g} s" if value < 1000 else f"{value:,.0f} s"
     if what in ("bytes", "memory"):
@@ -169,7 +167,7 @@ def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:
 
 
 NOTES = (
-    f"Intervals are at {LEVEL:.0%}. Seeds are the unit: methods share split, initial weights and order "
+    f"Intervals are at {PERCENT}. Seeds are the unit: methods share split, initial weights and order "
     f"of targets seed by seed. With fewer than {STUDENT} seeds there is no Student's interval, with fewer "
     f"than {BOOTSTRAP} no bootstrap: the spread of so few runs is not known."
 )

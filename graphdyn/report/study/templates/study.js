@@ -29,16 +29,18 @@
   }
   function axis(own) {
     const grid = css("--line");
-    return { gridcolor: grid, linecolor: grid, zerolinecolor: grid, tickcolor: grid, automargin: true, ...painted(own || {}) };
+    const named = painted(own || {});
+    const title = { ...(named.title || {}), font: { size: 13 }, standoff: 8 };
+    return { gridcolor: grid, linecolor: grid, zerolinecolor: grid, tickcolor: grid, automargin: true, ...named, title };
   }
   function layout(own, width) {
     return {
       ...painted(own),
       xaxis: axis(own.xaxis), yaxis: axis(own.yaxis), autosize: !width, ...(width ? { width } : {}),
-      height: own.height || 400, margin: { l: 64, r: 16, t: 12, b: 52 },
+      height: own.height || 400, margin: { l: 64, r: 16, t: 12, b: 44 },
       paper_bgcolor: css("--back"), plot_bgcolor: css("--back"),
       font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: css("--text") },
-      legend: { orientation: "h", y: -0.22, x: 0, yanchor: "top", font: { size: 12 } },
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 }, itemwidth: 30 },
       hoverlabel: { font: { family: getComputedStyle(document.body).fontFamily } },
     };
   }
@@ -91,7 +93,8 @@
     });
   }));
 
-  const axes = document.getElementById("axis");
+  // The table of times is that of the axis which its chart shows.
+  const axes = document.querySelector('select[data-switch="axis"]');
   function showAxis() {
     document.querySelectorAll("[data-axis]").forEach((t) => { t.hidden = t.dataset.axis !== axes.value; });
   }
