@@ -65,7 +65,7 @@ class NodeProblem(GraphProblem):
             graph, plans, model.propagation, graph.split.train, num_hops=model.num_hops, chunk=chunk
         )
         self.memory, self._loss, self.precision = memory, loss, precision
-        self._objective, self._epoch = objective, epoch
+        self._objective, self._epoch, self.parts = objective, epoch, objective.names
 
     @cached_property
     def _exact(self) -> Any:
@@ -109,8 +109,6 @@ class NodeProblem(GraphProblem):
 
     def part_gradients(self, model: nn.Module, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """See :meth:`Problem.part_gradients`; a memory pulls, and corrects nothing."""
-        if len(self._objective.names) < 2:
-            return super().part_gradients(model, batch)
         with looking(self.memory):
             batch = self.memory.pull(batch)
             with autocast(batch.y.device, self.precision):

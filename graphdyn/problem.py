@@ -77,6 +77,7 @@ class Problem(ABC):
         num_hops: Message-passing layers of the model.
         simple: How targets are drawn, where they are a uniform sample with equal weights, see
             :class:`graphdyn.samplers.Simple`; ``None``: otherwise, or nobody said.
+        parts: Names of what a step may minimise, the loss of its batch among them.
     """
 
     num_targets: int
@@ -84,6 +85,7 @@ class Problem(ABC):
     graph: Graph | None = None
     num_hops: int = 0
     simple: Simple | None = None
+    parts: tuple[str, ...] = ("supervised",)
 
     @abstractmethod
     def draw(self, key: Key) -> Any:
@@ -134,12 +136,8 @@ class Problem(ABC):
         return self.gradient(model, batch)
 
     def part_gradients(self, model: nn.Module, batch: Any) -> dict[str, dict[str, Tensor]]:
-        """Derivatives of all parts that a step may minimise, as :meth:`gradient`, by name; call it isolated.
-
-        Raises:
-            Invalid: Where training minimises nothing but the loss.
-        """
-        raise Invalid("training minimises nothing but the loss of its batch, which has no parts.")
+        """Derivatives of all :attr:`parts` of what was drawn, by name; call it isolated."""
+        return {self.parts[0]: self.gradient(model, batch)}
 
     def trace(self, model: nn.Module, batch: Any) -> Trace:
         """A forward pass with what lies between the layers; call it isolated.

@@ -166,11 +166,7 @@ class Snapshot:
             return self.groups.flat(take(self.model, batch))
 
     def part_gradients(self, batch: Any) -> dict[str, Tensor]:
-        """(P,) by name: derivatives of all that a step may minimise, one batch's; those of a probe go by its key.
-
-        Raises:
-            Invalid: If it is the loss alone.
-        """
+        """(P,) by name: derivatives of all parts of what a step on a batch may minimise."""
         with isolated(self.model, self.key):
             found = self.given().part_gradients(self.model, batch)
             return {name: self.groups.flat(own) for name, own in found.items()}

@@ -11,10 +11,9 @@ from itertools import combinations
 
 import torch
 
-from graphdyn.estimate import Estimate, Reading
+from graphdyn.estimate import Estimate, Invalid, Reading
 from graphdyn.instruments.by_group import by_group, grams
 from graphdyn.instruments.instrument import Instrument, Need
-from graphdyn.schedule import Schedule
 from graphdyn.snapshot import Snapshot
 
 
@@ -31,15 +30,20 @@ class LossParts(Instrument):
 
     Args:
         m: Batches; independent.
-        every: When.
+        every: See :class:`Instrument`.
     """
 
     levels = ({"m": 1},)
     needs = Need.PROBLEM
     cost = 4.0
 
-    def __init__(self, *, m: int | None = None, every: Schedule | int | None = None):
-        super().__init__(every=every, m=m)
+    def setup(self, s: Snapshot) -> None:
+        """See :meth:`Instrument.setup`."""
+        if len(s.given().parts) < 2:
+            raise Invalid(
+                "training minimises nothing but the loss of its batch; there are no parts to compare without a "
+                "regularizer."
+            )
 
     def measure(self, s: Snapshot) -> Reading:
         """See :class:`LossParts`."""

@@ -46,6 +46,7 @@ def test_all_together(case, deferred):
 QUIET = {
     "attention_entropy",
     "linear_rate_bound",
+    "loss_parts",
     "staleness",
     "rate_fit",
     "time_to_target",
