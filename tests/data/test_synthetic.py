@@ -105,9 +105,17 @@ def test_impossible_and_certain_trials(p):
     assert _bernoulli_hits(7, p, Key(0).numpy()).tolist() == list(range(7)) * int(p)
 
 
-@pytest.mark.parametrize("options", [{"lam": 9.0}, {"lam": -1.0}, {"num_classes": 1}, {"mu": -1.0}])
-def test_csbm_refuses_what_is_no_probability(options):
-    with pytest.raises(InputError):
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"lam": 9.0}, "edge probabilities outside"),
+        ({"lam": -1.0}, "edge probabilities outside"),
+        ({"num_classes": 1}, "2 classes or more"),
+        ({"mu": -1.0}, "mu >= 0"),
+    ],
+)
+def test_csbm_refuses_what_is_no_probability(options, says):
+    with pytest.raises(InputError, match=says):
         csbm(**options)
 
 
@@ -163,17 +171,17 @@ def test_label_noise_is_the_share_of_labels_drawn_anew():
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "says"),
     [
-        {"exponent": 2.0},
-        {"homophily": 1.5},
-        {"num_classes": 0},
-        {"avg_degree": 0.0},
-        {"label_noise": -1},
+        ({"exponent": 2.0}, "exponent is 2; above 2"),
+        ({"homophily": 1.5}, "are probabilities"),
+        ({"num_classes": 0}, "needs a class"),
+        ({"avg_degree": 0.0}, "a positive avg_degree"),
+        ({"label_noise": -1}, "are probabilities"),
     ],
 )
-def test_power_law_refuses_what_it_cannot_draw(options):
-    with pytest.raises(InputError):
+def test_power_law_refuses_what_it_cannot_draw(options, says):
+    with pytest.raises(InputError, match=says):
         power_law(**{"num_nodes": 100, **options})
 
 

@@ -167,5 +167,6 @@ def test_what_it_needs():
     with pytest.raises(Invalid, match="no step"):
         TailIndex().measure(noisy.moment(model, problem, step=0))
     for options in ({"window": 63}, {"window": 32}, {"source": "both"}):
-        with pytest.raises(InputError):
+        (name,) = options
+        with pytest.raises(InputError, match=f"{name} is "):
             TailIndex(**options)

@@ -444,7 +444,8 @@ def test_models_for_which_it_is_not_defined(name, why):
     [{"start": "warm"}, {"dtype": "int8"}, {"beta": 2}, {"score": "square"}, {"part": "x"}],
 )
 def test_options_out_of_range(options):
-    with pytest.raises(InputError):
+    ((name, value),) = options.items()
+    with pytest.raises(InputError, match=f"{name}.* .?{value}"):
         memories.build("lmc", **options)
 
 

@@ -160,5 +160,6 @@ def test_the_published_estimator_is_refused():
     "options", [{"beta": -0.1}, {"beta": 1.5}, {"score": "square"}, {"part": "degree"}]
 )
 def test_options_out_of_range(options):
-    with pytest.raises(InputError):
+    ((name, value),) = options.items()
+    with pytest.raises(InputError, match=f"{name}.* .?{value}"):
         plans_of(AWKWARD["star"](), **options)
