@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from graphdyn.errors import GraphdynError, Interrupted
 from graphdyn.grid import Cell
 from graphdyn.journal import read_table
 from graphdyn.limits import Limits
-from graphdyn.work import Trainer, Unit
+from graphdyn.work import Trainer, Unit, briefly
 
 _STEPS, _SECONDS = 8, 2.0  # of a calibration, whichever is first
 _PATIENCE = 60.0  # seconds for all calibrations; the rest is guessed from them
@@ -92,19 +92,7 @@ def _of_finished(units: Sequence[Unit]) -> dict[str, float]:
 def _calibrate(config: Config, trainer: Trainer) -> float:
     """Seconds of a run, from a few steps and one evaluation of it."""
     with tempfile.TemporaryDirectory() as folder:
-        short = replace(
-            config,
-            epochs=None,
-            max_steps=_STEPS,
-            max_edges=None,
-            max_bytes=None,
-            max_seconds=_SECONDS,
-            evaluate_every=1,
-            evaluations=1,
-            patience=None,
-            seeds=1,
-            out=Path(folder) / "run",
-        )
+        short = briefly(config, Path(folder) / "run", steps=_STEPS, seconds=_SECONDS)
         summary = trainer.train(short)
         rows = read_table(short.folder).to_pylist()
     return _extrapolate(config, summary, [r for r in rows if r["group"] == "step"])

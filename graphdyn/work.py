@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from graphdyn.config import Config
-from graphdyn.errors import LockedError
+from graphdyn.errors import Interrupted, LockedError
 from graphdyn.machine import pick_device
 from graphdyn.runner import Graphs, run
 
@@ -54,11 +55,21 @@ def unit_of(cell: str, slug: str, config: Config, seed: int, folder: Path) -> Un
     return Unit(cell, slug, seed, replace(config, seeds=1, first_seed=seed, out=out))
 
 
+# What decides which code a run goes through.
+_WARM = ("dataset", "features", "model", "norm", "skip", "preset", "sampler", "memory",
+         "regularizer", "optimizer", "precision", "device", "threads")  # fmt: skip
+
+
 class Trainer:
-    """Trains what it is given; a worker's copy keeps the graph that it read last."""
+    """Trains what it is given; a worker's copy keeps the graph that it read last.
+
+    The first run of a method in a process pays for loading compiled kernels and growing memory, up to
+    seconds, which would count against whoever comes first. So every method takes two steps in vain first.
+    """
 
     def __init__(self) -> None:
         self.graphs = Graphs()
+        self._warm: set[tuple[Any, ...]] = set()
 
     def __call__(self, unit: Unit) -> dict[str, Any]:
         """Run, or go on with it; returns the summary."""
@@ -68,6 +79,7 @@ class Trainer:
         """The summary of a configuration; a folder that somebody is about to leave is waited for."""
         # Before the clock of the run starts: reading a graph is no cost of a method.
         self.graphs.get(config, pick_device(config.device))
+        self._warm_up(config)
         end = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -76,3 +88,34 @@ class Trainer:
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.1)
+
+    def _warm_up(self, config: Config) -> None:
+        key = tuple(getattr(config, name) for name in _WARM)
+        if key in self._warm or (config.folder / "summary.json").exists():
+            return
+        self._warm.add(key)
+        with tempfile.TemporaryDirectory() as folder:
+            short = briefly(config, Path(folder) / "run", steps=2)
+            try:
+                run(replace(short, instruments=None), self.graphs)
+            except Interrupted:
+                raise
+            except Exception:
+                pass  # it goes wrong in the run itself, too, and is told there
+
+
+def briefly(config: Config, out: Path, *, steps: int, seconds: float | None = None) -> Config:
+    """A configuration cut down to a few steps and one evaluation."""
+    return replace(
+        config,
+        epochs=None,
+        max_steps=steps,
+        max_edges=None,
+        max_bytes=None,
+        max_seconds=seconds,
+        evaluate_every=1,
+        evaluations=1,
+        patience=None,
+        seeds=1,
+        out=out,
+    )

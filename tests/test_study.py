@@ -546,3 +546,30 @@ def test_the_tiny_study_covers_the_kinds_of_methods():
     methods = {Path(c.name).name: c.config for c in TINY.expand()}
     assert set(methods) == {"full", "neighbor", "gas"}
     assert {c.dataset for c in methods.values()} == {"csbm"}
+
+
+def test_a_worker_warms_up_once_a_method_and_a_folder_is_not_touched(tmp_path, monkeypatch):
+    from graphdyn import work
+
+    seen, original = [], work.run
+
+    def watched(config, graphs):
+        seen.append((config.sampler, config.max_steps, config.out.is_relative_to(tmp_path)))
+        return original(config, graphs)
+
+    monkeypatch.setattr(work, "run", watched)
+    trainer = work.Trainer()
+    for sampler in ("full", "neighbor"):
+        for seed in (0, 1):
+            trainer.train(
+                Config(
+                    **BASE,
+                    sampler=sampler,
+                    max_steps=3,
+                    first_seed=seed,
+                    out=tmp_path / f"{sampler}{seed}",
+                )
+            )
+    assert seen == [
+        (s, *rest) for s in ("full", "neighbor") for rest in ((2, False), (3, True), (3, True))
+    ]
