@@ -282,7 +282,33 @@ def test_a_share_that_is_none(share):
         Budget(share)
 
 
+def test_who_owes_nothing_asks_no_oftener_than_asking_costs():
+    one = Budget(0.05, trained=1.0, steps=1000)
+    assert one.steps_until(0.0) == pytest.approx(10 * module.PRIOR / (0.05 * 1e-3), abs=1)
+    assert Budget(0.05, trained=1e3, steps=1000).steps_until(0.0) == 1
+    assert Budget(1.0).share == 1.0
+
+
+def test_a_part_of_the_share():
+    one = Budget(0.1, trained=100.0, spent=4.0, steps=1000)
+    assert one.allows(4.9)
+    assert not one.allows(5.1)  # nine tenths are planned with
+    assert one.allows(0.4, 0.5)
+    assert not one.allows(0.6, 0.5)
+    assert one.steps_until(5.9) == 100
+    assert one.steps_until(1.4, 0.5) == 200
+
+
 def test_what_is_expected():
     one = Budget(0.05, trained=1.0, steps=100)
     assert one.expected(None, 4.0) == pytest.approx(module.MARGIN * (module.PRIOR + 0.04))
     assert one.expected(2.0, 4.0) == pytest.approx(module.MARGIN * 2.0)
+    large = one.expected(None, 4.0, 10**7) - one.expected(None, 4.0)
+    assert large == pytest.approx(module.MARGIN * module.EACH * 10**7)
+
+
+def test_what_a_resumed_run_needs():
+    one, other = Budget(0.1, trained=2.0, spent=0.3, steps=40), Budget(0.1)
+    other.restore(one.state())
+    assert other == one
+    assert one.overhead == pytest.approx(0.15)

@@ -132,6 +132,13 @@ def test_a_disk_that_refuses(tmp_path):
         journal.write()
 
 
+def test_what_nothing_was_noted_of_has_no_table_but_metrics(tmp_path):
+    Journal(tmp_path / "run").compact()
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["metrics.parquet"]
+    assert read_table(tmp_path / "run").num_rows == 0
+    assert Clock(0, 1, 2, 3.0, 4).bytes == 0
+
+
 def test_a_folder_that_holds_nothing(tmp_path):
     with pytest.raises(RecordError, match="holds no metrics; name the folder of a run"):
         read_table(tmp_path)

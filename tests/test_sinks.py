@@ -83,8 +83,9 @@ def test_rows_keep_their_order_over_flushes():
 def test_tee_gives_every_row_to_all(tmp_path):
     one, other = Sink(), FolderSink(tmp_path / "run")
     tee = filled(Tee(one, other))
-    state = tee.state()
+    state = tee.state()  # what a checkpoint counts is written
     assert one.rows == PLAIN
+    assert read_table(tmp_path / "run").num_rows == 4
     assert state == {"0": {}, "1": {"parts": 1}}
     tee.put(at(4), Metric("late", "all", 1.0))
     tee.close(finished=False)
@@ -94,6 +95,24 @@ def test_tee_gives_every_row_to_all(tmp_path):
     again.open()
     again.close()
     assert read_table(tmp_path / "run").column("name").to_pylist().count("late") == 0
+
+
+def test_tee_describes_to_all(tmp_path):
+    class Told(Sink):
+        def describe(self, document):
+            self.document = document
+
+    one, other = Told(), Told()
+    Tee(one, other).describe({"model": "GCN"})
+    assert one.document == other.document == {"model": "GCN"}
+
+
+def test_closing_twice_is_closing_once(tmp_path):
+    sink = filled(FolderSink(tmp_path / "run"))
+    sink.close()
+    sink.put(at(9), Metric("late", "all", 1.0))
+    sink.close()
+    assert "late" not in read_table(tmp_path / "run").column("name").to_pylist()
 
 
 def test_a_tee_refuses_where_one_of_them_does(tmp_path):
