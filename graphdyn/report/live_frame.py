@@ -68,6 +68,11 @@ def bar(done: float, told: str) -> RenderableType:
     return line
 
 
+def paragraph(text: str, wraps: bool, style: str = "") -> Text:
+    """As many lines as it takes, or one line of which the end may be left out."""
+    return Text(text, style, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
+
+
 def _name(now: RunNow) -> str:
     config = now.config
     if not config:
@@ -286,4 +291,4 @@ def _events(now: RunNow, last: int, wraps: bool) -> Iterator[RenderableType]:
         yield Text(f"{told} {len(now.events)}", style="dim")
     for step, name, text in shown:
         told = f"step {step}: {name}: {text}" if text else f"step {step}: {name}"
-        yield Text(told, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
+        yield paragraph(told, wraps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -132,12 +133,28 @@ class RunNow:
         return {name: now[name] + sum(r.get(name, 0) for r in self.results) for name in names}
 
     @property
+    def seed_seconds(self) -> float | None:
+        """What a whole seed takes: those that are done, else the one in progress at its pace."""
+        done = [result["seconds"]["total"] for result in self.results]
+        if done:
+            return statistics.fmean(done)
+        if self.at is None or not (now := share(self.config, self.at, self.per_epoch)):
+            return None
+        before = self.at["seconds"]["precompute"]  # once, however long the seed
+        return before + (self.at["seconds"]["total"] - before) / now
+
+    @property
     def left(self) -> float | None:
         """Seconds that the rest should take at the pace so far; ``None`` where there is no pace yet."""
-        done, total = self.done, self.spent.get("total", 0.0)
-        if not done or self.status != "running":
+        whole = self.seed_seconds
+        if whole is None or self.status != "running":
             return None
-        return max(0.0, total * (1 - done) / done - (self.age or 0.0))
+        rest = (self.config.get("seeds", 1) - len(self.results)) * whole
+        if self.at is not None:
+            now, spent = share(self.config, self.at, self.per_epoch), self.at["seconds"]
+            moving = spent["total"] - spent["precompute"]
+            rest += (moving * (1 - now) / now if now else whole) - whole
+        return max(0.0, rest - (self.age or 0.0))
 
     @property
     def best(self) -> dict[str, Any] | None:

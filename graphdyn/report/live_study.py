@@ -91,6 +91,7 @@ class StudyNow:
         name: Of the study.
         cells: In the order of the plan.
         baseline: Name of the cell that others are compared with.
+        command: What goes on with it.
         trials: How many trials of a search for learning rates are done, and of how many; ``(0, 0)``: none.
         writer: Whether the process that hands out runs is there; ``None``: this machine cannot know.
         damaged: Files that could not be read.
@@ -101,6 +102,7 @@ class StudyNow:
     name: str
     cells: tuple[CellNow, ...] = ()
     baseline: str | None = None
+    command: str | None = None
     trials: tuple[int, int] = (0, 0)
     writer: bool | None = None
     damaged: tuple[str, ...] = ()
@@ -157,9 +159,9 @@ def _paces(cell: CellNow) -> Iterator[float]:
     """Seconds of a whole run, of those that tell."""
     yield from cell.seconds
     for unit in cell.units:
-        spent = unit.run.spent.get("total", 0.0) if unit.run else 0.0
-        if not cell.seconds and spent and unit.done:
-            yield spent / unit.done
+        pace = unit.run.seed_seconds if unit.run and not cell.seconds else None
+        if pace is not None:
+            yield pace
 
 
 def _mean(values: Iterator[float]) -> float | None:
@@ -194,6 +196,7 @@ class StudyReader:
             name=plan.get("name") or self.folder.name,
             cells=cells,
             baseline=plan.get("baseline"),
+            command=plan.get("command"),
             trials=self._trials(plan),
             writer=writer,
             damaged=tuple(sorted(top.damaged)),

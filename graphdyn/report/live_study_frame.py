@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from graphdyn.report.live_frame import bar, title
+from graphdyn.report.live_frame import bar, paragraph, title
 from graphdyn.report.live_run import RunNow
 from graphdyn.report.live_study import CellNow, StudyNow, UnitNow
 from graphdyn.report.words import duration, percents, shorten
@@ -32,7 +32,7 @@ def study_frame(now: StudyNow, console: Console, height: int | None = None) -> R
     """
     left = "" if now.left is None else f", about {duration(now.left)} left"
     above = [title(f"study {now.name}", now.status, console), bar(now.done, left)]
-    above += [Text(_counts(now)), *_damaged(now)]
+    above += [Text(_counts(now)), *_damaged(now), *_idle(now)]
     below = [*_running(now, height), *_failures(now, height)]
     room = None
     if height is not None:
@@ -54,6 +54,12 @@ def _counts(now: StudyNow) -> str:
 def _damaged(now: StudyNow) -> Iterator[RenderableType]:
     if now.damaged:
         yield Text(f"cannot read {', '.join(now.damaged)}", style="yellow")
+
+
+def _idle(now: StudyNow) -> Iterator[RenderableType]:
+    if now.status == "stopped":
+        command = f"`{now.command}`" if now.command else "the same command"
+        yield Text(f"nobody works on it; {command} goes on", style="yellow")
 
 
 def _cells(now: StudyNow, console: Console, room: int | None) -> Iterator[RenderableType]:
@@ -106,7 +112,7 @@ def _running(now: StudyNow, height: int | None) -> Iterator[RenderableType]:
     shown = units if height is None else units[:LAST]
     for unit in shown:
         if unit.run is not None:
-            yield Text(f"{_name(unit)}: {_line(unit.run)}", no_wrap=True, overflow="ellipsis")
+            yield paragraph(f"{_name(unit)}: {_line(unit.run)}", height is None)
     if len(shown) < len(units):
         yield Text(f"and {len(units) - len(shown)} more that go on", style="dim")
 
@@ -133,9 +139,7 @@ def _failures(now: StudyNow, height: int | None) -> Iterator[RenderableType]:
     shown = units if height is None else units[-LAST:]
     for unit in shown:
         often = f" ({unit.attempts} attempts)" if unit.attempts > 1 else ""
-        told = f"failed: {_name(unit)}{often}: {unit.reason}"
-        wraps = height is None
-        yield Text(told, style="red", no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
+        yield paragraph(f"failed: {_name(unit)}{often}: {unit.reason}", height is None, "red")
     if len(shown) < len(units):
         yield Text(f"and {len(units) - len(shown)} more that failed", style="dim")
 
