@@ -34,8 +34,9 @@ class Config:
     """Data set name (`graphdyn data list`)."""
     split: str | None = None
     """Split name; a family such as geom-gcn or random-20x500x1000 takes another member each seed."""
-    features: Literal["raw", "row"] = "raw"
-    """row: divide each node's features by their sum, as Kipf & Welling and PyG's NormalizeFeatures do."""
+    features: Literal["raw", "row", "binary"] = "raw"
+    """row: divide each node's features by their sum, as Kipf & Welling and PyG's NormalizeFeatures do;
+    binary: set them to 0 and 1 first."""
     data_root: Path | None = None
     """Folder of raw files; else $GRAPHDYN_DATA, else the user's cache folder."""
 
@@ -259,7 +260,7 @@ _AT_LEAST_ONE_IF_GIVEN = (
 )
 _PROBABILITIES = ("dropout", "input_dropout", "edge_dropout")
 _CHOICES = {
-    "features": ("raw", "row"),
+    "features": ("raw", "row", "binary"),
     "select": ("metric", "loss"),
     "precision": ("float32", "bfloat16"),
     "statistics": ("auto", "running", "population"),

@@ -12,7 +12,7 @@ import torch
 
 from graphdyn.assembly import describe, names_of
 from graphdyn.config import Config
-from graphdyn.data import load, resplit, row_normalize
+from graphdyn.data import binarize, load, resplit, row_normalize
 from graphdyn.errors import InputError, RecordError
 from graphdyn.graph import Graph
 from graphdyn.machine import (
@@ -224,7 +224,8 @@ def _load(config: Config, device: torch.device) -> Graph:
     if graph.x is None or graph.y is None:
         lacks = "features" if graph.x is None else "labels"
         raise InputError(f"{config.dataset} has no {lacks}, so no model can be trained on it.")
-    graph = row_normalize(graph) if config.features == "row" else graph
+    graph = binarize(graph) if config.features == "binary" else graph
+    graph = graph if config.features == "raw" else row_normalize(graph)
     return graph.to(device)
 
 

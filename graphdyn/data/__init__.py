@@ -7,6 +7,7 @@ from graphdyn.data.places import cache_folder, data_root
 from graphdyn.data.splits import random_by_ratio, random_per_class, random_split
 from graphdyn.data.synthetic import csbm, power_law
 from graphdyn.data.transforms import (
+    binarize,
     induced_subgraph,
     largest_component,
     remove_self_loops,
@@ -30,6 +31,7 @@ __all__ = [
     "random_per_class",
     "random_by_ratio",
     "row_normalize",
+    "binarize",
     "to_undirected",
     "remove_self_loops",
     "largest_component",

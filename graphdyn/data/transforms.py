@@ -35,6 +35,20 @@ def row_normalize(graph: Graph) -> Graph:
     return replace(graph, x=Sparse(x.csc, values / total.clamp(min=1.0)[x.csc.dst]))
 
 
+def binarize(graph: Graph) -> Graph:
+    """1 for every feature that is not 0.
+
+    Raises:
+        InputError: If the graph has no features.
+    """
+    x = graph.x
+    if x is None:
+        raise InputError(f"{graph.name} has no features to set to 0 and 1.")
+    if isinstance(x, Tensor):
+        return replace(graph, x=(x != 0).float())
+    return replace(graph, x=Sparse(x.csc, None if x.values is None else (x.values != 0).float()))
+
+
 def to_undirected(graph: Graph) -> Graph:
     """Add the reverse of every edge and merge duplicates; weights are averaged."""
     return _rebuild(graph, graph.edge_index, graph.edge_weight, undirected=True)

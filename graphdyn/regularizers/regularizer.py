@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from graphdyn.batch import Batch
 from graphdyn.gradient import Loss
 from graphdyn.graph import Graph
+from graphdyn.keys import Key
 from graphdyn.memories.memory import Memory, Setting
 from graphdyn.models.output import Output
 from graphdyn.parallel import World
-from graphdyn.presets import Method
+from graphdyn.presets import Method, Prepared
 from graphdyn.regularizers.unlabelled import Prepare, Spent
+from graphdyn.samplers import Full, Plans
 
 
 class Aim(NamedTuple):
@@ -104,6 +106,39 @@ class Regularizer(ABC):
     @abstractmethod
     def check(self, model: Any, method: Method, graph: Graph, world: World = World()) -> None:
         """Raise :class:`graphdyn.errors.InputError` if it is not defined for these."""
+
+    def objective(
+        self,
+        model: Any,
+        graph: Graph,
+        prepared: Prepared,
+        method: Method = Method(Full()),
+        *,
+        key: Key = Key(0),
+    ) -> Objective:
+        """For a training loop of one's own.
+
+        Args:
+            model: That is trained.
+            graph: With features, labels and a split.
+            prepared: By the method, for this model and graph.
+            method: Sampler and memories; by default the whole graph.
+            key: Of the run.
+
+        Returns:
+            For :func:`graphdyn.step.train`.
+
+        Raises:
+            InputError: If it is not defined for these.
+        """
+        self.check(model, method, graph)
+
+        def prepare(nodes: Tensor) -> Plans:
+            sampler = method.at_most(nodes.numel()).wrapped
+            return sampler.prepare(graph, model.propagation, model.num_hops, nodes=nodes, key=key)
+
+        setting = Setting(model, graph, prepared.plans, key)
+        return self.bind(setting, prepared.memory, method, prepare)
 
     @abstractmethod
     def bind(self, setting: Setting, memory: Memory, method: Method, prepare: Prepare) -> Objective:

@@ -7,6 +7,7 @@ import torch
 from torch_geometric.transforms import NormalizeFeatures
 
 from graphdyn.data import (
+    binarize,
     induced_subgraph,
     largest_component,
     remove_self_loops,
@@ -45,6 +46,19 @@ def test_row_normalize_equals_pyg(sparse):
     got = row_normalize(graph).x
     torch.testing.assert_close(got.to_dense() if sparse else got, expected)
     assert torch.equal(x, sample().x)  # the graph that was given stays
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_binarize_keeps_where_features_are_not_zero(sparse):
+    graph = sample(sparse=sparse)
+    x = graph.x.to_dense() if sparse else graph.x
+    got = binarize(graph).x
+    assert torch.equal(got.to_dense() if sparse else got, (x != 0).float())
+    if sparse:
+        kept = Sparse(graph.x.csc, None)  # all ones
+        assert binarize(Graph(graph.csc, kept)).x.values is None
+    with pytest.raises(InputError, match="has no features"):
+        binarize(Graph(graph.csc))
 
 
 def test_row_normalize_needs_features_that_are_not_negative():

@@ -14,34 +14,21 @@ from graphdyn.batch import full_batch
 from graphdyn.errors import InputError
 from graphdyn.keys import Key
 from graphdyn.loss import node_loss
-from graphdyn.memories.memory import Memory, Setting
+from graphdyn.memories.memory import Memory
 from graphdyn.models.alone import Mixture
 from graphdyn.parallel import World
 from graphdyn.presets import Method, method
 from graphdyn.regularizers import REGULARIZERS, GraphMix, build
 from graphdyn.regularizers.unlabelled import Counts
-from graphdyn.samplers import Full, Neighbor
+from graphdyn.samplers import Full
 
 T, K = 0.1, 3
 
 
-def setting(graph, model, how, key=Key(5)):
-    plans = how.wrapped.prepare(graph, model.propagation, model.num_hops, key=key)
-    made = Setting(model, graph, plans, key)
-    memory = how.bind(made)
-    memory.start()
-    return made, memory
-
-
 def mixing(recipe, graph, model, how=Method(Full())):
-    recipe.check(model, how, graph)
-    made, memory = setting(graph, model, how)
-
-    def prepare(nodes):
-        sampler = how.at_most(nodes.numel()).wrapped
-        return sampler.prepare(graph, model.propagation, model.num_hops, nodes=nodes, key=made.key)
-
-    return recipe.bind(made, memory, how, prepare)
+    prepared = how.prepare(model, graph, key=Key(5))
+    prepared.memory.start()
+    return recipe.objective(model, graph, prepared, how, key=Key(5))
 
 
 def small(name="gcn", **options):
@@ -482,4 +469,3 @@ def test_memories_that_may_be_read_beside_it():
     assert all(border.states for border in borders)
     assert torch.equal(ages, history.ages.counts)
     assert Memory().look(drawn.batch) is drawn.batch
-    assert Neighbor(fanouts=(1,)).fanouts == (1,)

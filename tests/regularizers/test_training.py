@@ -15,7 +15,6 @@ from graphdyn.instruments.loss_parts import LossParts
 from graphdyn.journal import read_table
 from graphdyn.keys import Key
 from graphdyn.loss import node_loss
-from graphdyn.memories.memory import Memory, Setting
 from graphdyn.models import build
 from graphdyn.node_problem import NodeProblem
 from graphdyn.presets import Method, method
@@ -174,9 +173,8 @@ def test_averages_are_what_is_evaluated_and_kept(tmp_path):
     assert all(torch.equal(t, best[n]) for n, t in weights(tmp_path / "run").items())
 
 
-def bound(recipe, graph, model, how=Method(Full())):
-    plans = how.wrapped.prepare(graph, model.propagation, model.num_hops)
-    return recipe.bind(Setting(model, graph, plans), Memory(), how, lambda nodes: plans)
+def bound(recipe, graph, model):
+    return recipe.objective(model, graph, Method(Full()).prepare(model, graph))
 
 
 @pytest.mark.parametrize("kind", ["full", "neighbor"])
