@@ -204,6 +204,16 @@ def test_a_coarse_edge_has_the_same_mask_whatever_else_is_kept():
     assert all(alive[0][e] == alive[1][e] for e in shared)
 
 
+def test_nodes_of_every_level_have_their_numbers_in_the_graph():
+    graph = cases.tiny("undirected")
+    level = Level(graph.adjacency(models.GraphUNet.propagation), None, 12)
+    deep = level.pooled(torch.tensor([1, 2, 4, 6, 8])).pooled(torch.tensor([0, 2, 3]))
+    assert deep.ids.tolist() == [1, 4, 6]
+    csc = deep.matrix.csc
+    assert torch.equal(deep.block.edge_id, deep.ids[csc.dst] * 12 + deep.ids[csc.indices])
+    assert torch.equal(deep.block.node_id, deep.ids)
+
+
 def test_dropout_is_a_function_of_the_key():
     graph = cases.tiny("undirected")
     model = unet(layers=2, dropout=0.4, edge_dropout=0.5, input_dropout=0.3)
