@@ -10,7 +10,7 @@ from typing import Any
 
 from graphdyn.config import Config
 from graphdyn.errors import Interrupted, LockedError
-from graphdyn.machine import pick_device
+from graphdyn.machine import forget_peak_memory, pick_device
 from graphdyn.runner import Graphs, run
 
 # A worker whose parent was killed may need this long to leave its run folder (graphdyn.executors.worker).
@@ -78,8 +78,10 @@ class Trainer:
     def train(self, config: Config) -> dict[str, Any]:
         """The summary of a configuration; a folder that somebody is about to leave is waited for."""
         # Before the clock of the run starts: reading a graph is no cost of a method.
-        self.graphs.get(config, pick_device(config.device))
+        device = pick_device(config.device)
+        self.graphs.get(config, device)
         self._warm_up(config)
+        forget_peak_memory(device)  # of the runs before
         end = time.monotonic() + _PATIENCE
         while True:
             try:

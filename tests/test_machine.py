@@ -48,3 +48,22 @@ def test_freed_memory_is_used_again_unless_the_environment_says_otherwise():
     said, told = faults(True, MALLOC_MMAP_THRESHOLD_=str(1 << 20))
     assert said == ["False"]
     assert 4 * with_it < told
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="Linux alone can forget")
+def test_the_peak_of_a_run_is_not_that_of_the_runs_before():
+    code = """
+import torch
+from graphdyn.machine import forget_peak_memory, peak_memory
+cpu = torch.device("cpu")
+torch.ones(1 << 28).sum()  # 1 GiB, given back at once
+before = peak_memory(cpu)
+forget_peak_memory(cpu)
+after = peak_memory(cpu)
+kept = torch.ones(1 << 26)
+print(before, after, peak_memory(cpu))
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after, then = map(int, out.stdout.split())
+    assert before - after > 0.9 * 2**30
+    assert 0.9 * 2**28 < then - after < 1.1 * 2**28
