@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleDimensions, RenderableType
 
 from graphdyn.errors import InputError
 from graphdyn.report.live_frame import run_frame
-from graphdyn.report.live_run import RunReader
+from graphdyn.report.live_reader import RunReader
 from graphdyn.report.live_study import StudyReader
 from graphdyn.report.live_study_frame import study_frame
 from graphdyn.report.series import is_record

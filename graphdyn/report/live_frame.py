@@ -7,20 +7,18 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from graphdyn.report.live_parts import bar, damaged, panel, paragraph, title
 from graphdyn.report.live_readings import Reading
-from graphdyn.report.live_run import SLACK, Curve, RunNow
-from graphdyn.report.plots import chart
+from graphdyn.report.live_run import SLACK, RunNow
 from graphdyn.report.tables import percent
 from graphdyn.report.words import count, duration, measured, percents, shorten
 
-STYLES = {"running": "green", "finished": "bold green", "stopped": "yellow", "waiting": "dim"}
+FEWEST = 9  # characters of a name
 # Lines of a chart, number of events and paragraphs of the ledger, until at least so many instruments fit.
 DETAIL, FEW = ((6, 4, 3), (4, 4, 3), (3, 2, 3), (3, 1, 2), (2, 0, 1), (0, 0, 1)), 4
-LABEL = 9  # characters beside a chart
 # Rows of the ledger that make up the total; sampling and gathering go on beside them, in threads.
 OWN = ("precompute", "wait", "compute", "memory", "instruments", "evaluate")
 BESIDE = ("sample", "gather", "transfer")
@@ -35,7 +33,7 @@ def run_frame(now: RunNow, console: Console, height: int | None = None) -> Rende
         height: Lines that there are; ``None``: any number.
     """
     head = [title(_name(now), now.status, console), Text(_when(now), style=_alarm(now))]
-    head += [*_damaged(now.damaged), *_progress(now), *_scores(now)]
+    head += [*damaged(now.damaged), *_progress(now), *_scores(now)]
     found, ledger = now.readings, list(_ledger(now))
     room, parts = len(found), (head, ledger)
     for lines, last, paragraphs in DETAIL:
@@ -48,29 +46,6 @@ def run_frame(now: RunNow, console: Console, height: int | None = None) -> Rende
         if room >= min(len(found), FEW):
             break
     return Group(*parts[0], *_instruments(found, console, max(1, room)), *parts[1])
-
-
-def title(name: str, status: str, console: Console) -> RenderableType:
-    """A name on the left, what becomes of it on the right."""
-    line = Table.grid(expand=True)
-    line.add_column(overflow="ellipsis", no_wrap=True)
-    line.add_column(justify="right", no_wrap=True)
-    line.add_row(Text(name, style="bold"), Text(status, style=STYLES.get(status, "")))
-    return line
-
-
-def bar(done: float, told: str) -> RenderableType:
-    """A progress bar, and what is to be said of it."""
-    line = Table.grid(expand=True, padding=(0, 1))
-    line.add_column(ratio=1)
-    line.add_column(justify="right", no_wrap=True)
-    line.add_row(ProgressBar(total=1.0, completed=done), f"{done:.0%}{told}")
-    return line
-
-
-def paragraph(text: str, wraps: bool, style: str = "") -> Text:
-    """As many lines as it takes, or one line of which the end may be left out."""
-    return Text(text, style, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
 
 
 def _name(now: RunNow) -> str:
@@ -111,10 +86,6 @@ def _late(now: RunNow) -> bool:
 
 def _alarm(now: RunNow) -> str:
     return "yellow" if now.status == "stopped" or (_late(now) and now.summary is None) else "dim"
-
-
-def _damaged(names: tuple[str, ...]) -> list[RenderableType]:
-    return [Text(f"cannot read {', '.join(names)}", style="yellow")] if names else []
 
 
 def _progress(now: RunNow) -> Iterator[RenderableType]:
@@ -197,22 +168,8 @@ def _charts(now: RunNow, console: Console, height: int) -> Iterator[RenderableTy
     for i in range(0, len(given), beside):
         line = Table.grid(padding=(0, 1))
         width = console.width // beside - 2
-        line.add_row(*(_chart(*g, width, height, console) for g in given[i : i + beside]))
+        line.add_row(*(panel(*g, width, height, console) for g in given[i : i + beside]))
         yield line
-
-
-def _chart(
-    name: str, curve: Curve, log: bool, width: int, height: int, console: Console
-) -> RenderableType:
-    step, value = curve
-    log = log and bool((value > 0).all())
-    letters = console.options.ascii_only
-    drawn = chart(step, np.log(value) if log else value, width - LABEL, height, letters=letters)
-    low, high = (float(np.exp(v)) if log else v for v in (drawn.low, drawn.high))
-    labels = [f"{high:.4g}", *[""] * (height - 2), f"{low:.4g}"]
-    lines = [Text.assemble((f"{s:>{LABEL - 1}} ", "dim"), t) for s, t in zip(labels, drawn.lines)]
-    told = f"{name}: {value[0]:.4g} to {value[-1]:.4g}"
-    return Group(Text(told[:width], style="dim", no_wrap=True, overflow="ellipsis"), *lines)
 
 
 def _instruments(
@@ -225,7 +182,7 @@ def _instruments(
     heads = ("latest", "theory", "so far", "step")
     cells = [tuple(Text(c) if isinstance(c, str) else c for c in row) for row in rows]
     wide = [max(len(h), *(len(row[i]) for row in cells)) for i, h in enumerate(heads)]
-    room = max(LABEL, console.width - sum(wide) - len(wide) - 1)
+    room = max(FEWEST, console.width - sum(wide) - len(wide) - 1)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("instrument", no_wrap=True)
     for name in heads:

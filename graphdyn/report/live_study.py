@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from graphdyn.files import locked
-from graphdyn.report.live_run import RunNow, RunReader
+from graphdyn.report.live_reader import RunReader
+from graphdyn.report.live_run import RunNow
 from graphdyn.report.tail import Tail
 
 

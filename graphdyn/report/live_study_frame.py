@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from graphdyn.report.live_frame import bar, paragraph, title
+from graphdyn.report.live_parts import bar, damaged, paragraph, title
 from graphdyn.report.live_run import RunNow
 from graphdyn.report.live_study import CellNow, StudyNow, UnitNow
 from graphdyn.report.words import duration, percents, shorten
@@ -32,7 +32,7 @@ def study_frame(now: StudyNow, console: Console, height: int | None = None) -> R
     """
     left = "" if now.left is None else f", about {duration(now.left)} left"
     above = [title(f"study {now.name}", now.status, console), bar(now.done, left)]
-    above += [Text(_counts(now)), *_damaged(now), *_idle(now)]
+    above += [Text(_counts(now)), *damaged(now.damaged), *_idle(now)]
     below = [*_running(now, height), *_failures(now, height)]
     room = None
     if height is not None:
@@ -49,11 +49,6 @@ def _counts(now: StudyNow) -> str:
     done, trials = now.trials
     told += [f"{done} of {trials} trials"] if done < trials else []
     return " · ".join(told)
-
-
-def _damaged(now: StudyNow) -> Iterator[RenderableType]:
-    if now.damaged:
-        yield Text(f"cannot read {', '.join(now.damaged)}", style="yellow")
 
 
 def _idle(now: StudyNow) -> Iterator[RenderableType]:

@@ -18,7 +18,8 @@ from graphdyn.files import locked
 from graphdyn.journal import Clock, Journal, Metric
 from graphdyn.report.live import watch
 from graphdyn.report.live_frame import run_frame
-from graphdyn.report.live_run import RunReader, share
+from graphdyn.report.live_reader import RunReader
+from graphdyn.report.live_run import share
 from graphdyn.report.live_study import StudyReader
 from graphdyn.report.live_study_frame import study_frame
 
@@ -116,13 +117,13 @@ def test_rows_that_no_checkpoint_counts_are_not_shown(running):
 def test_a_reader_sees_what_is_new_and_reads_the_rest_once(running, monkeypatch):
     reader = RunReader(running.folder)
     assert reader.read().loss[0].size == 20
-    from graphdyn.report import live_run, tail
+    from graphdyn.report import live_reader, tail
 
     reads, part = [], tail._part
     monkeypatch.setattr(tail, "_part", lambda path: reads.append(path.name) or part(path))
     measured = []
-    curves = live_run._measured
-    monkeypatch.setattr(live_run, "_measured", lambda *a: measured.append(1) or curves(*a))
+    curves = live_reader._measured
+    monkeypatch.setattr(live_reader, "_measured", lambda *a: measured.append(1) or curves(*a))
     reader.read()
     assert (reads, measured) == ([], [])
     at = folders.epochs(running, seed=3)
