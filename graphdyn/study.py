@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from graphdyn.config import EPOCHS
+from graphdyn.config import EPOCHS, Config
+from graphdyn.data.places import data_root
 from graphdyn.errors import GraphdynError, Interrupted
 from graphdyn.executors import Executor, Outcome
 from graphdyn.executors.local import LocalExecutor
@@ -68,14 +69,16 @@ class Plan:
                 precheck(cell.config)
         study.reference(cells)
         units = [
-            unit_of(cell.name, cell.slug, cell.config, seed, folder)
+            unit_of(cell.name, cell.slug, _rooted(cell.config), seed, folder)
             for seed in study.seed_numbers
             for cell in cells
         ]
         searches = []
         if isinstance(study.tune, Tune):
             check_optuna()
-            searches = [Search(c.name, c.slug, c.config, study.tune, folder) for c in cells]
+            searches = [
+                Search(c.name, c.slug, _rooted(c.config), study.tune, folder) for c in cells
+            ]
         return cls(study, cells, folder, units, searches, retry)
 
     @property
@@ -100,6 +103,12 @@ class Plan:
         """Searches to do: of cells with runs to do."""
         slugs = {unit.slug for unit in self.pending}
         return [s for s in self.searches if s.slug in slugs and s.best is None]
+
+
+def _rooted(config: Config) -> Config:
+    """Workers elsewhere do not see the environment of this process."""
+    known = config.data_root is not None or config.dataset.endswith(".toml")
+    return config if known else replace(config, data_root=data_root(None))
 
 
 class _named:
@@ -142,7 +151,7 @@ def run_study(
         RecordError: If the folder holds another study.
         Interrupted: After Ctrl-C; the same call goes on.
     """
-    folder = Path("runs") / study.name if folder is None else Path(folder)
+    folder = (Path("runs") / study.name if folder is None else Path(folder)).absolute()
     plan = Plan.of(study, folder, retry=retry_failed)
     document = describe_study(study, plan.cells, command or f"graphdyn study {folder}")
     check_same(folder, read_study(folder), document)
