@@ -98,10 +98,10 @@ def test_finding_the_symmetry_is_paid_for_once():
 
 def test_a_pass_over_the_graph_takes_as_many_steps_as_it_is_large():
     problem = SimpleNamespace(full_steps=lambda: 20.0)
-    for steps, fits in ((20, False), (800, True)):
+    for steps, given, fits in ((100, problem, False), (800, problem, True), (40, None, True)):
         one = watch("one", full=2.0)
         budget = Budget(0.1, trained=float(steps), steps=steps)
-        assert bool(turns(one, budget=budget, problem=problem).at(1, 0)) == fits
+        assert bool(turns(one, budget=budget, problem=given).at(1, 0)) == fits
 
 
 def test_replayed_ones_measure_whatever_it_costs_and_first():
