@@ -15,6 +15,7 @@ from graphdyn.config import Config
 from graphdyn.data import binarize, load, resplit, row_normalize
 from graphdyn.errors import InputError, RecordError
 from graphdyn.graph import Graph
+from graphdyn.journal import Event
 from graphdyn.machine import (
     Stop,
     device_name,
@@ -156,6 +157,9 @@ class Job:
                 seed, first = first if index == 0 and first else self.seed(index), None
                 if "seed" in state:
                     seed.restore(tensors, state.pop("seed"))
+                    record.add(
+                        seed.at.clock, Event("resumed", "the run had stopped after this step.")
+                    )
                 results.append(seed.train(record, results, stop, bar))
                 record.save({}, {"results": results, **ranks})
         summary = self.summarise(results, method)

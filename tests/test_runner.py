@@ -207,6 +207,30 @@ def test_the_best_weights_survive_a_stop_after_the_best_epoch(tmp_path, monkeypa
     assert_same_run(tmp_path / "straight", tmp_path / "broken")
 
 
+@pytest.mark.parametrize("stops", [[3], [3, 8], [3, 3]])
+def test_where_a_run_went_on_is_an_event(tmp_path, monkeypatch, stops):
+    """Of two attempts from one checkpoint the second alone counts."""
+    from graphdyn import seed
+
+    original, options = seed.Seed.step, {"seeds": 1, "checkpoint_seconds": 0.0}
+    for stop in stops:
+
+        def dying(self, step, stop=stop):
+            if self.at.step == stop:
+                raise RuntimeError
+            original(self, step)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(seed.Seed, "step", dying)
+            with pytest.raises(RuntimeError):
+                run(config(tmp_path, **options))
+    run(config(tmp_path, **options))
+    events = read_table(tmp_path / "run", "events").to_pylist()
+    assert [(e["name"], e["step"], e["seed"]) for e in events] == [
+        ("resumed", stop, 0) for stop in sorted(set(stops))
+    ]
+
+
 def test_a_run_is_the_loop_under_the_key_of_its_seed(tmp_path):
     import graphdyn as gd
 

@@ -30,8 +30,8 @@ def epochs(record, seed=0, rates=RATES, instruments=True):
         record.add(at.clock, Metric("lr", "all", 0.01))
         scores = {"train": 0.9, "valid": rate, "test": rate + 0.111}
         for part, value in scores.items():
-            record.add(at.clock, Metric("accuracy", part, value))
             record.add(at.clock, Metric("loss", part, 1 - value))
+            record.add(at.clock, Metric("accuracy", part, value))
         at.selection.offer(epoch, at.step, rate, Scores(scores, {}))
         if instruments:
             measure(record, at.clock, epoch)
