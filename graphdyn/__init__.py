@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from graphdyn.graph import Graph as Graph
     from graphdyn.graph import Propagation as Propagation
     from graphdyn.graph import Split as Split
+    from graphdyn.grid import Study as Study
+    from graphdyn.grid import Tune as Tune
     from graphdyn.groups import Groups as Groups
     from graphdyn.instruments import FDT as FDT
     from graphdyn.instruments import AngularUpdate as AngularUpdate
@@ -108,6 +110,7 @@ if TYPE_CHECKING:
     from graphdyn.step import Step as Step
     from graphdyn.step import full_batches as full_batches
     from graphdyn.step import train as train
+    from graphdyn.study import run_study as run_study
     from graphdyn.symmetry import Symmetry as Symmetry
 
 # Where names live, in the order of the flow; above are the same ones for type checkers.
@@ -149,6 +152,8 @@ _HOME = {
     "recorder": "Recorder",
     "config": "Config",
     "runner": "run",
+    "grid": "Study Tune",
+    "study": "run_study",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
