@@ -101,4 +101,4 @@ def _events(table: Any, seed: int | None) -> tuple[tuple[int, str, str], ...]:
     if table is None:
         return ()
     rows = (table if seed is None else _where(table, seed=seed)).to_pylist()
-    return tuple(dict.fromkeys((r["step"], r["name"], r["text"]) for r in rows))
+    return tuple((r["step"], r["name"], r["text"]) for r in rows)

@@ -41,14 +41,18 @@ def epochs(record, seed=0, rates=RATES, instruments=True):
 
 
 def measure(record, clock, epoch):
-    """A prediction that holds, two of which one does not, a number without and one with a standard error."""
+    """Numbers with and without an error; three predictions that hold and one that does not."""
+    for layer in ("layer 1", "layer 2"):
+        record.add(clock, Metric("smoothness.rw", layer, float(layer[-1])))
+    record.add(clock, Metric("noise_scale.in_batches", "all", 7.0))
+    record.add(clock, Metric("noise_scale.noise_scale", "all", 40.0 + epoch, 2.5, n=8))
+    record.add(clock, Metric("update_ratio.ratio", "all", 0.001 * epoch))
+    record.add(clock, Metric("effective_lr.norm", "convs.0", 3.0, pred=3.0))
     record.add(
         clock, Metric("effective_lr.effective_lr", "convs.0", 0.0101 * epoch, pred=0.01 * epoch)
     )
     for group, off in (("all", 1.0), ("convs.1", 2.0)):
         record.add(clock, Metric("fdt.ratio", group, off, pred=1.0))
-    record.add(clock, Metric("noise_scale.noise_scale", "all", 40.0 + epoch, 2.5, n=8))
-    record.add(clock, Metric("update_ratio.ratio", "all", 0.001 * epoch))
     record.add(clock, Event("rate_fit invalid", f"{epoch} losses were noted; a fit takes 16."))
 
 
