@@ -95,10 +95,6 @@ class Objective:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take back what :meth:`state` gave."""
 
-    def report(self) -> dict[str, float]:
-        """What there is to say of an epoch, for the run folder's metrics."""
-        return {}
-
 
 class Regularizer(ABC):
     """What to minimise beside the loss. Subclasses are frozen dataclasses of plain values."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 SOFT_LOSSES = ("bce", "ce")
+LEAST = -100.0  # of a logarithm, as in torch's own binary cross-entropy
 
 
 def soft_losses(logits: Tensor, target: Tensor, kind: str) -> Tensor:
@@ -21,9 +21,16 @@ def soft_losses(logits: Tensor, target: Tensor, kind: str) -> Tensor:
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float() if logits.dtype.itemsize < 4 else logits
         target = target.to(logits.dtype)
+        log_p = logits.log_softmax(1)
         if kind == "ce":
-            return -(target * logits.log_softmax(1)).sum(1)
-        return F.binary_cross_entropy(logits.softmax(1), target, reduction="none").mean(1)
+            return -(target * log_p).sum(1)
+        return -(target * log_p.clamp(min=LEAST) + (1 - target) * _log_rest(log_p.exp())).mean(1)
+
+
+def _log_rest(p: Tensor) -> Tensor:
+    """log(1 - p), cut where p is 1; no gradient there. NaN stays, for whoever looks after losses."""
+    full = p >= 1
+    return torch.where(full, LEAST, torch.log1p(-torch.where(full, 0.0, p)))
 
 
 def sharpen(p: Tensor, temperature: float) -> Tensor:

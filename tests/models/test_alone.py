@@ -113,6 +113,16 @@ def test_masks_belong_to_nodes_and_layers_as_in_the_model():
     assert not torch.allclose(out, model.alone(x, ids, None))
 
 
+@pytest.mark.parametrize("layer", [0, 1])
+def test_sparse_features_equal_dense_ones(layer):
+    graph, model = cases.tiny(sparse=True), moved("gcn", dropout=0.5, input_dropout=0.4)
+    ids, key = torch.tensor([3, 0, 8, 3, 1, 2, 5]), Key(2)
+    mixture = Mixture(layer, 0.3, partner())
+    sparse = model.alone(graph.x.rows(ids), ids, key, mixture)
+    dense = model.alone(graph.x.to_dense(torch.float64)[ids], ids, key, mixture)
+    cases.close(sparse, dense, 1e-12)
+
+
 def test_no_edge_is_dropped_where_there_is_none():
     model = moved("gat", edge_dropout=0.9, dropout=0.0)
     ours = model.alone(rows(), None, Key(1))

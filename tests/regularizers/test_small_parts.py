@@ -35,6 +35,24 @@ def test_losses_of_certain_predictions_stay_finite_with_their_gradients():
         assert torch.isfinite(grad).all()
 
 
+def test_binary_cross_entropy_is_that_of_torch_with_its_gradient():
+    z = (3 * cases.seeded(20, 5)).requires_grad_()
+    t = torch.softmax(3 * cases.seeded(20, 5, seed=2), 1)
+    ours = soft_losses(z, t, "bce").mean()
+    theirs = torch.nn.functional.binary_cross_entropy(z.softmax(1), t)
+    cases.close(ours, theirs, 1e-10)
+    cases.close(*(torch.autograd.grad(loss, z)[0] for loss in (ours, theirs)), 1e-8)
+    sure = torch.tensor([[500.0, 0.0]])
+    assert soft_losses(sure, torch.tensor([[0.0, 1.0]]), "bce").item() == 100.0
+
+
+def test_what_is_not_a_number_stays_so():
+    """The loop says in a sentence that the loss exploded; nothing here may get in its way."""
+    z = torch.full((2, 3), float("nan"))
+    for kind in ("bce", "ce"):
+        assert soft_losses(z, torch.full((2, 3), 1 / 3), kind).isnan().all()
+
+
 def test_half_precision_is_computed_in_float32():
     z, t = cases.seeded(5, 3, dtype=torch.float32), torch.full((5, 3), 1 / 3)
     for kind in ("bce", "ce"):
