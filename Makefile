@@ -17,7 +17,7 @@ PYG = $(if $(PYG_PYTHON),--pyg-python $(PYG_PYTHON))
 FEATURES = $(if $(filter csbm,$(DATASET)),raw,row)
 TRAIN = $(BIN)/graphdyn train --dataset $(DATASET) --model gcn --features $(FEATURES) --seeds $(SEEDS) --threads 1
 
-.PHONY: help demo test test-slow lint format bench validity clean
+.PHONY: help demo test test-slow test-browser lint format bench validity clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -36,6 +36,10 @@ test: $(VENV)/installed  ## all quick tests
 
 test-slow: $(VENV)/installed  ## the tests that take minutes
 	$(BIN)/pytest -m slow
+
+test-browser: $(VENV)/installed  ## the page of a study in a headless Chromium (GRAPHDYN_CHROMIUM=PATH, else the one on the path)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,browser]'
+	$(BIN)/pytest -m slow tests/report/study/test_browser.py
 
 lint: $(VENV)/installed  ## ruff (with docstring rules), format, pyright
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from graphdyn.report.study.data import Cell, Study
 from graphdyn.survival import Interval
 
 STUDENT, BOOTSTRAP = 3, 5
+DRAWS = 4000  # of the bootstrap
 LEVEL = 0.95
 PERCENT = f"{100 * LEVEL:.0f} %"
 POINTS = 100.0
@@ -134,7 +135,7 @@ def _iqm(runs: Sequence[np.ndarray], cells: Sequence[Cell]) -> Interval:
     if min(map(len, runs)) < BOOTSTRAP:
         return Interval(float(statistic(runs)), np.nan, np.nan)
     key = Key(0).fold("study", "iqm", cells[0].method)
-    return bootstrap(runs, statistic, key=key, level=LEVEL, resamplings=4000)
+    return bootstrap(runs, statistic, key=key, level=LEVEL, resamplings=DRAWS)
 
 
 def gap(pairs: Sequence[tuple[Cell, Cell]]) -> Gap:

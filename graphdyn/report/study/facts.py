@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from graphdyn.config import Config
 from graphdyn.report.study.accuracy import PERCENT
 from graphdyn.report.study.data import Study
 from graphdyn.report.study.words import amount, count, listed
-from graphdyn.report.tables import read_run
 
 
 class Failure(NamedTuple):
@@ -117,14 +117,20 @@ def _budget(budget: dict[str, Any]) -> str:
 
 
 def _selection(study: Study) -> str:
-    """From the configuration of a run, defaults included."""
-    if not study.runs:
-        return ""
-    config = read_run(study.runs[0].folder)["config"]
-    by = study.metric if config.get("select") == "metric" else "loss"
-    patience = config.get("patience")
-    stop = f"; a run stops after {patience} evaluations without a better one" if patience else ""
-    return f"{study.part} {study.metric} at the evaluation with the best validation {by}, the first of equals{stop}"
+    rules = [
+        (c.config.get("select", Config.select), c.config.get("patience", Config.patience))
+        for c in study.cells.values()
+    ]
+    told = []
+    for select, patience in dict.fromkeys(rules):
+        by = study.metric if select == "metric" else "loss"
+        stop = (
+            f"; a run stops after {patience} evaluations without a better one" if patience else ""
+        )
+        told.append(
+            f"{study.part} {study.metric} at the evaluation with the best validation {by}, the first of equals{stop}"
+        )
+    return "; or ".join(told)
 
 
 def _tuning(tuning: dict[str, Any] | None) -> str:

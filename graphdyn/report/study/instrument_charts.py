@@ -93,7 +93,12 @@ def _final(cell: Measured, what: str) -> float | None:
 
 
 def lines(
-    study: Study, measured: Measurements, name: str, chart: tuple[str, str, str], unit: str
+    study: Study,
+    measured: Measurements,
+    name: str,
+    chart: tuple[str, str, str],
+    unit: str,
+    points: int,
 ) -> Chart | None:
     """One quantity against steps, by data set: solid measured, dotted predicted; one line a method.
 
@@ -107,7 +112,7 @@ def lines(
             found = own.of(name) if own is not None else []
             if found:
                 chosen = next((s for s in found if s.group == "all"), found[0])
-                traces += _measured(study, method, thin(chosen))
+                traces += _measured(study, method, thin(chosen, points))
         if traces:
             layout = {
                 "xaxis": {"title": {"text": "optimiser steps"}},

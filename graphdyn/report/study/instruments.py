@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,25 +14,22 @@ from graphdyn.report.series import Measured, Series, measured_of
 from graphdyn.report.study.data import Cell, Study
 
 KEPT = ("seed", "step", "name", "group", "value", "se", "pred")
-POINTS = 40  # of a curve on the page
 
 
 class Prediction(NamedTuple):
-    """One prediction in one cell, over its groups and seeds.
+    """One prediction for one method, over data sets, groups and seeds.
 
     Attributes:
-        dataset: Of the cell.
-        method: Of the cell.
         name: Of the quantity.
+        method: Whose runs.
         agree: In how many cases measurement and theory agree.
-        of: Cases: seeds times groups.
+        of: Cases: data sets times seeds times groups.
         deviation: Median over cases of the relative deviation.
         band: What counts as agreement.
     """
 
-    dataset: str
-    method: str
     name: str
+    method: str
     agree: int
     of: int
     deviation: float
@@ -50,7 +47,7 @@ class Measurements:
 
     Attributes:
         cells: Series of each cell, all seeds together.
-        predictions: Of all cells.
+        predictions: Those of a quantity together.
         refused: Instrument to a reason why it did not measure.
     """
 
@@ -69,16 +66,19 @@ def read_instruments(study: Study) -> Measurements:
     import pyarrow as pa
 
     cells: dict[tuple[str, str], Measured] = {}
-    predictions: list[Prediction] = []
+    found: dict[tuple[str, str], list[Verdict]] = {}
     refused: dict[str, str] = {}
     for at, cell in study.cells.items():
         tables = {seed: _table(run.folder) for seed, run in cell.runs.items()}
         if not any(t.num_rows for t in tables.values()):
             continue
         cells[at] = measured_of(pa.concat_tables(tables.values()).to_pydict(), [])
-        predictions += _predictions(cell, tables)
+        for verdict in _verdicts(tables):
+            found.setdefault((verdict.name, cell.method), []).append(verdict)
         refused |= _refused(cell)
-    return Measurements(cells, predictions, refused)
+    names = list(dict.fromkeys(name for name, _ in found))
+    ordered = sorted(found, key=lambda at: (names.index(at[0]), study.methods.index(at[1])))
+    return Measurements(cells, [_prediction(*at, found[at]) for at in ordered], refused)
 
 
 def final(series: Series) -> tuple[float, float]:
@@ -91,7 +91,7 @@ def final(series: Series) -> tuple[float, float]:
     return float(late.value[known].mean()), float(np.sqrt((se**2).sum()) / known.sum())
 
 
-def thin(series: Series, points: int = POINTS) -> Series:
+def thin(series: Series, points: int) -> Series:
     """Means over at most so many stretches of steps, since seeds may have measured at different ones."""
     if series.step.size <= points:
         return series
@@ -112,33 +112,26 @@ def _means(column: np.ndarray, place: np.ndarray, count: int) -> np.ndarray:
 
 
 def _table(folder: Any) -> Any:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     table = read_table(folder).select(list(KEPT))
     names = [name for name in table["name"].unique().to_pylist() if "." in name]
-    return table.filter(pc.field("name").isin(names))
+    return table.filter(pc.field("name").isin(pa.array(names, pa.string())))
 
 
-def _predictions(cell: Cell, tables: Mapping[int, Any]) -> list[Prediction]:
+def _verdicts(tables: Mapping[int, Any]) -> Iterator[Verdict]:
+    """Of every seed by itself: a mean over seeds would hide those that disagree."""
     import pyarrow.compute as pc
 
-    by_name: dict[str, list[Verdict]] = {}
     for table in tables.values():
         rows = table.filter(pc.field("pred").is_valid()).to_pydict()
-        for verdict in verdicts(measured_of(rows, [])):
-            by_name.setdefault(verdict.name, []).append(verdict)
-    return [
-        Prediction(
-            cell.dataset,
-            cell.method,
-            name,
-            sum(v.agrees for v in found),
-            len(found),
-            float(np.median([v.deviation for v in found])),
-            found[0].band,
-        )
-        for name, found in by_name.items()
-    ]
+        yield from verdicts(measured_of(rows, []))
+
+
+def _prediction(name: str, method: str, found: list[Verdict]) -> Prediction:
+    agree, middle = sum(v.agrees for v in found), float(np.median([v.deviation for v in found]))
+    return Prediction(name, method, agree, len(found), middle, found[0].band)
 
 
 def _refused(cell: Cell) -> dict[str, str]:

@@ -13,15 +13,22 @@ from graphdyn.report.study.data import Study
 from graphdyn.report.study.facts import about, failures, reproduction, setup
 from graphdyn.report.study.instrument_charts import gradient_errors, lines
 from graphdyn.report.study.instruments import Measurements
-from graphdyn.report.study.runs import AXES
 from graphdyn.report.study.score_charts import forest, improvements, profiles
 from graphdyn.report.study.tables import ALL, COSTS, family, rows
 from graphdyn.report.study.times import Hits
-from graphdyn.report.study.words import NOTES, amount, between, few, headline, p_value, signed
+from graphdyn.report.study.words import (
+    NOTES,
+    amount,
+    between,
+    few,
+    headline,
+    p_value,
+    share,
+    signed,
+)
 
-MOST = 6 * 2**20  # bytes of the page
-CURVE = 60  # points of a curve; fewer where there are very many curves
-NUMBERS = 40_000  # on all curves against cost
+# Points of a curve, and of the curves of all cells together: the page stays below 6 MB, of which plotly.js is 4.6.
+CURVE, EVERY = 60, 4000
 
 # Series that are drawn where they were measured: (place, title, caption), unit, and who measures them.
 SERIES = {
@@ -63,7 +70,13 @@ def render(study: Study, scores: Scores, hits: Hits, measured: Measurements) -> 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"amount": amount, "between": between, "signed": signed, "p": p_value}
+    environment.filters |= {
+        "amount": amount,
+        "between": between,
+        "signed": signed,
+        "p": p_value,
+        "share": share,
+    }
     loader = environment.loader
     plain = {n: loader.get_source(environment, n)[0] for n in ("study.css", "study.js")}
     return environment.get_template("study.html").render(
@@ -80,6 +93,7 @@ def render(study: Study, scores: Scores, hits: Hits, measured: Measurements) -> 
         measured=measured,
         missing=_missing(study, measured),
         about=about(study),
+        patient=any(cell.config.get("patience") for cell in study.cells.values()),
         setup=setup(study),
         failures=failures(study),
         reproduction=reproduction(study),
@@ -119,7 +133,7 @@ def _charts(
         "times": [reached(study, hits)],
         "error": [gradient_errors(study, measured)],
         "series": [
-            lines(study, measured, name, (place, title, caption), unit)
+            lines(study, measured, name, (place, title, caption), unit, _points(study))
             for name, (place, title, caption, unit) in SERIES.items()
         ],
         "ledger": [ledger(study)],
@@ -127,8 +141,7 @@ def _charts(
 
 
 def _points(study: Study) -> int:
-    """Of a curve, so that however many there are the page stays small."""
-    return max(12, min(CURVE, NUMBERS // (4 * len(AXES) * max(len(study.cells), 1))))
+    return max(6, min(CURVE, EVERY // max(len(study.cells), 1)))
 
 
 def _missing(study: Study, measured: Measurements) -> list[tuple[str, str]]:

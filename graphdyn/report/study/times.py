@@ -38,7 +38,7 @@ class Reach(NamedTuple):
         n: Runs, lost ones included.
         hits: How many got there.
         median: With its interval; without ends (``nan``) with too few runs.
-        mean: Of min(time, budget), likewise.
+        mean: Of min(time, budget), likewise; also where all got there at one time, which has no spread.
         budget: What is common to all methods on this data set.
     """
 
@@ -69,11 +69,13 @@ class Hits(NamedTuple):
         targets: By data set; a data set without one has no times.
         reaches: By axis, data set and method.
         tests: By axis and method.
+        coarse: Data sets on which most hits are at the first evaluation that can count.
     """
 
     targets: dict[str, Target]
     reaches: dict[tuple[str, str, str], Reach]
     tests: dict[tuple[str, str], Test]
+    coarse: list[str]
 
 
 def hit(study: Study) -> Hits:
@@ -86,7 +88,8 @@ def hit(study: Study) -> Hits:
         if cell.runs and d in found
     }
     reaches = {at: _reach(t, _budget(times, at)) for at, t in times.items()}
-    return Hits(found, reaches, _tests(study, times))
+    coarse = [d for d in found if _coarse(study, d, found[d].value)]
+    return Hits(found, reaches, _tests(study, times), coarse)
 
 
 def target(study: Study, dataset: str) -> Target | None:
@@ -135,12 +138,20 @@ def _budget(times: dict[tuple[str, str, str], Times], at: tuple[str, str, str]) 
 def _reach(times: Times, budget: float) -> Reach:
     curve, n = KaplanMeier(times), len(times)
     median, nothing = curve.median(LEVEL), (np.nan, np.nan)
-    if n < STUDENT or budget <= 0:
+    if n < STUDENT or budget <= 0 or curve.restricted_mean(budget).se == 0:
         mean = float(curve.restricted_mean(budget).value) if budget > 0 else 0.0
-        ends = Interval(median.value, *nothing), Interval(mean, *nothing)
+        median = Interval(median.value, *nothing) if n < STUDENT else median
+        ends = median, Interval(mean, *nothing)
     else:
         ends = median, curve.restricted_interval(budget, LEVEL)
     return Reach(curve, n, int(times.hit.sum()), *ends, budget)
+
+
+def _coarse(study: Study, dataset: str, value: float) -> bool:
+    cells = [c for m in study.methods if (c := study.cell(dataset, m)) is not None]
+    seen = [s for c in cells for r in c.runs.values() if (s := smooth(r.curve)).size]
+    hits = [s[0] >= value for s in seen if (s >= value).any()]
+    return bool(hits) and float(np.mean(hits)) > 0.5
 
 
 def _tests(study: Study, times: dict[tuple[str, str, str], Times]) -> dict[tuple[str, str], Test]:

@@ -131,6 +131,15 @@ def p_value(p: float | None) -> str:
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
+def share(value: float) -> str:
+    """In per cent, with as many digits as say something."""
+    if math.isnan(value):
+        return "–"
+    if value >= 10:
+        return "> 1000 %"
+    return "< 0.01 %" if 0 < value < 1e-4 else f"{100 * value:.2g} %"
+
+
 def few(n: int) -> str:
     """Why there is no interval."""
     return f"{count(n, 'seed')}, and an interval takes {STUDENT}"

@@ -10,6 +10,8 @@ from graphdyn.config import Config
 from graphdyn.journal import Clock, Event, Metric
 from graphdyn.keys import Key
 from graphdyn.record import Record
+from graphdyn.report.study.data import Cell, Study
+from graphdyn.report.study.runs import Curve, Missing, Run
 
 # Accuracy in the limit, steps of the time constant, edges a step, seconds a step, bytes a step, and parts of
 # the error of a gradient.
@@ -191,3 +193,32 @@ def _summary(config, truth, dataset, method, seed, clock):
         "device": "x86_64, 1 thread(s)",
         "versions": {"python": "3.11.7", "graphdyn": "0.1.0", "torch": "2.13.0"},
     }
+
+
+def imagined(scores, baseline, curves=None, lost=()):
+    """A study of runs that never were.
+
+    scores: (dataset, method) to fractions, one a seed. curves: the same keys, to (steps, values) a seed.
+    """
+    datasets, methods = (list(dict.fromkeys(key[i] for key in scores)) for i in (0, 1))
+    seeds = max(map(len, scores.values()))
+    cells = {
+        at: Cell("/".join(at), "-".join(at), *at, {}, _imagined(values, curves and curves[at]), [])
+        for at, values in scores.items()
+    }
+    for at, seed in lost:
+        del cells[at].runs[seed]
+        cells[at].missing.append(Missing(seed, "failed", "lost."))
+    document = {"name": "imagined", "seeds": [*range(seeds)], "cells": [], "command": "none"}
+    names = (datasets, methods, baseline, True, "accuracy", "test")
+    return Study(Path("nowhere"), document, cells, *names)
+
+
+def _imagined(scores, curves):
+    runs = {}
+    for seed, value in enumerate(scores):
+        steps, values = curves[seed] if curves else ([1.0], [value])
+        curve = Curve({"steps": np.array(steps, float)}, np.array(values, float))
+        cost = {"steps": curve.at["steps"][-1], "seconds": 2.0, "edges": 100.0}
+        runs[seed] = Run(seed, Path("nowhere"), float(value), cost, {"total": 3.0}, curve, {})
+    return runs
