@@ -42,9 +42,9 @@ def test_weights_and_gradient_are_those_before_the_step():
     backward(model)
     one.before(weights=True, closure=False)
     optimizer.step()
-    one.after(measured=True, closure=False)
-    for p in model.parameters():
+    for p in model.parameters():  # as some optimisers do
         p.grad.zero_()
+    one.after(measured=True, closure=False)
     found = one.fields()
     assert found["before"].tolist() == [2.0, 3.0]
     assert found["handed"].tolist() == [3.0, 2.0]
