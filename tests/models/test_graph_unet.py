@@ -189,6 +189,16 @@ def test_walks_matrix_products_and_dense_algebra_agree(keep, monkeypatch):
         assert matrix.csc.num_edges == np.count_nonzero(expected)
 
 
+def test_parallel_loops_are_one_loop():
+    edges = torch.tensor([[0, 1, 1, 1, 2], [1, 0, 1, 1, 1]])
+    x = cases.seeded(3, 5)
+    graph = gd.Graph.from_edge_index(edges, 3, x=x, y=torch.zeros(3).long(), num_classes=3)
+    level = Level(graph.adjacency(models.GraphUNet.propagation), None, 3)
+    expected = coarse(dense_matrix(graph), np.array([0, 1]))
+    found = level.pooled(torch.tensor([0, 1])).matrix.to_dense(torch.float64)
+    assert np.array_equal(found.numpy(), expected)
+
+
 def test_a_coarse_edge_has_the_same_mask_whatever_else_is_kept():
     graph = cases.tiny("undirected")
     level = Level(graph.adjacency(models.GraphUNet.propagation), None, 12)
