@@ -14,7 +14,7 @@ from report import folders
 from rich.console import Console
 
 from graphdyn.errors import InputError
-from graphdyn.files import locked
+from graphdyn.files import lock, locked
 from graphdyn.journal import Clock, Journal, Metric
 from graphdyn.report.live import watch
 from graphdyn.report.live_frame import run_frame
@@ -143,6 +143,7 @@ def test_parts_that_a_resumed_run_has_dropped_are_forgotten(running):
     folders.checkpoint(running)
     now = reader.read()
     assert (now.seed, now.loss[1].tolist()) == (0, [5.0])
+    assert "events/000000.arrow" not in reader._tail.stamps()
 
 
 @pytest.mark.parametrize(
@@ -364,6 +365,8 @@ def test_a_study_that_is_done_and_one_that_waits(study):
     (study / "cells" / "cora__gcn__neighbor" / "seed-0" / ".lock").unlink()
     now = reader.read()
     assert now.status == "stopped"
+    with lock(study):  # somebody hands out runs, and none has begun
+        assert reader.read().status == "running"
     text = told(reader, study_frame)
     assert "nobody works on it; `graphdyn study mine.toml` goes on" in text
     assert " left" not in text.replace("memory left", "")
@@ -379,8 +382,26 @@ def test_a_study_that_is_done_and_one_that_waits(study):
 
 def test_a_failed_run_that_is_tried_again_goes_on(study):
     again = folders.opened(study / "cells" / "cora__gcn__labor" / "seed-0", seeds=1)
-    assert "2 running" in told(StudyReader(study), study_frame)
+    reader = StudyReader(study)
+    assert "2 running" in told(reader, study_frame)
+    # 40.5 of full, 2.6 of neighbor at 23.5, and three of labor at 32 seconds each, two at a time.
+    assert reader.read().left == pytest.approx((40.5 + 2.6 * 23.5 + 3 * 32) / 2)
     again.close()
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_not_stopped(running, study, monkeypatch):
+    from graphdyn.report import live_reader, live_study
+
+    def ends(folder):
+        if (folder / "config.json").exists():
+            (folder / "summary.json").write_text(json.dumps(folders.summary((0,), (0.7,))))
+        return False
+
+    monkeypatch.setattr(live_reader, "locked", ends)
+    monkeypatch.setattr(live_study, "locked", ends)
+    assert RunReader(running.folder).read().status == "finished"
+    unit = StudyReader(study).read().cells[1].units[0]
+    assert (unit.cell, unit.status) == ("cora/gcn/neighbor", "done")
 
 
 @pytest.mark.parametrize("width", [40, 60, 100])
