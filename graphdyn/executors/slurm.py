@@ -6,6 +6,7 @@ submitted again; both go on from their last checkpoint.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -49,29 +50,35 @@ class SlurmExecutor:
         memory: float | None = None,
         **slurm: Any,
     ) -> None:
-        submitit = _import_submitit()
-        self.workers, self.attempts = workers or 100, attempts
-        self.errors: tuple[type[Exception], ...] = (submitit.core.utils.UncompletedJobError,)
+        self.workers, self.attempts, self.folder = workers or 100, attempts, Path(folder)
+        self.cluster = cluster
         options = {"timeout_min": time, "cpus_per_task": cpus, "gpus_per_node": gpus, "name": "graphdyn",
                    "mem_gb": memory, "slurm_partition": partition, **slurm}  # fmt: skip
+        self.options = {name: value for name, value in options.items() if value is not None}
+        with tempfile.TemporaryDirectory() as elsewhere:
+            self._open(elsewhere)  # it makes its folder, and nothing is to be written yet
+
+    def _open(self, folder: str | Path) -> Any:
+        submitit = _import_submitit()
         try:
-            self._executor = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
-            self._executor.update_parameters(**{n: v for n, v in options.items() if v is not None})
+            executor = submitit.AutoExecutor(folder=str(folder), cluster=self.cluster)
+            executor.update_parameters(**self.options)
         except (RuntimeError, NameError, TypeError, ValueError) as error:
             raise InputError(
                 f"Slurm cannot be used here ({error}); start on a machine that has sbatch, correct the "
                 "options, or try with cluster=local."
             ) from None
+        return executor
 
     def run(
         self, work: Work, tasks: Sequence[Task], stopped: Callable[[], bool]
     ) -> Iterator[Outcome]:
         """See :meth:`Executor.run`."""
-        book = Book(len(tasks), self.attempts)
+        book, executor = Book(len(tasks), self.attempts), self._open(self.folder)
         jobs: dict[int, Any] = {}
         try:
             while not stopped():
-                self._submit(jobs, book, work, tasks)
+                self._submit(executor, jobs, book, work, tasks)
                 if not jobs:
                     return
                 yield from self._hear(jobs, book)
@@ -79,17 +86,20 @@ class SlurmExecutor:
             for job in jobs.values():
                 job.cancel()
 
-    def _submit(self, jobs: dict[int, Any], book: Book, work: Work, tasks: Sequence[Task]) -> None:
+    def _submit(
+        self, executor: Any, jobs: dict[int, Any], book: Book, work: Work, tasks: Sequence[Task]
+    ) -> None:
         """As many as there is room for, as one array."""
         chosen: list[int] = []
         while len(jobs) + len(chosen) < self.workers and (index := book.take()) is not None:
             chosen.append(index)
         if chosen:
-            with self._executor.batch():
-                new = [self._executor.submit(_Job(work), tasks[index]) for index in chosen]
+            with executor.batch():
+                new = [executor.submit(_Job(work), tasks[index]) for index in chosen]
             jobs.update(zip(chosen, new))
 
     def _hear(self, jobs: dict[int, Any], book: Book) -> Iterator[Outcome]:
+        lost = _import_submitit().core.utils.UncompletedJobError
         ended = [index for index, job in jobs.items() if job.done()]
         if not ended:
             time.sleep(_TICK)
@@ -97,7 +107,7 @@ class SlurmExecutor:
             job = jobs.pop(index)
             try:
                 kind, *values = job.result()
-            except self.errors as error:
+            except lost as error:
                 kind, values = "gone", [f"job {job.job_id} was lost: {_last_line(error)}"]
             if kind == "done":
                 yield book.done(index, *values)

@@ -33,6 +33,10 @@ def outcomes(executor, work, todo, stopped=never):
     return sorted(executor.run(work, todo, stopped), key=lambda o: o.index)
 
 
+def test_nothing_is_written_before_there_is_work(executor, tmp_path):
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_task_is_a_job_and_ends_once(executor):
     executor.workers = 2
     found = outcomes(executor, tasks.refuse_odd, [0, 1, 2])
