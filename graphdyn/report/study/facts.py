@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from graphdyn.config import Config
+from graphdyn.config import EXECUTION_ONLY, Config
 from graphdyn.report.study.accuracy import PERCENT
-from graphdyn.report.study.data import Study
+from graphdyn.report.study.data import Cell, Study
 from graphdyn.report.study.words import amount, count, listed
+from graphdyn.report.tables import read_run
 
 
 class Failure(NamedTuple):
@@ -74,11 +75,21 @@ def failures(study: Study) -> list[Failure]:
 
 
 def reproduction(study: Study) -> list[tuple[str, str, str]]:
-    """Cell, command or configuration, and run folders relative to the study."""
+    """Cell, what its runs were given, and their folders relative to the study."""
     return [
-        (cell.name, _pairs(cell.config), f"cells/{cell.slug}/seed-*")
+        (cell.name, _pairs(_given(cell)), f"cells/{cell.slug}/seed-*")
         for cell in study.cells.values()
     ]
+
+
+def _given(cell: Cell) -> dict[str, Any]:
+    """Of a run, since tuning may have changed what the study says; of the study before the first run."""
+    folders = [run.folder for run in cell.runs.values()]
+    if not folders or not (folders[0] / "config.json").is_file():
+        return cell.config
+    own, default = read_run(folders[0])["config"], Config().canonical()
+    hidden = EXECUTION_ONLY | {"first_seed"}
+    return {n: v for n, v in own.items() if n in default and n not in hidden and v != default[n]}
 
 
 def _datasets(study: Study) -> str:

@@ -20,6 +20,7 @@ from graphdyn.report.study.score_charts import relative, thresholds
 from graphdyn.report.study.times import Hits
 
 WIDTH = 7.0  # inches: the text width of most journals
+SHORT = {"steps": "steps", "edges": "edges", "seconds": "seconds", "bytes": "bytes gathered"}
 LINES = ("-", "--", ":", "-.")
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -106,6 +107,8 @@ def _cost(study: Study, scores: Scores, hits: Hits) -> Any:
 
 def _times(study: Study, scores: Scores, hits: Hits) -> Any:
     """Share of runs that have reached the target, on each axis."""
+    from matplotlib.ticker import EngFormatter
+
     datasets, axes_of = [d for d in study.datasets if d in hits.targets], study.axes
     if not datasets or not axes_of:
         return None
@@ -116,8 +119,8 @@ def _times(study: Study, scores: Scores, hits: Hits) -> Any:
                 reach = hits.reaches.get((axis, dataset, method))
                 if reach is not None:
                     axes.step(*steps(reach), where="post", **_line(study, method))
-            axes.set(xlabel=UNITS[axis], ylim=(-3, 103))
-            axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4))
+            axes.set(xlabel=SHORT[axis], ylim=(-3, 103))
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         row[0].set_ylabel(f"{dataset}\nreached (%)")
     _legend(figure, study)
     return figure

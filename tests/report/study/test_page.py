@@ -137,6 +137,15 @@ def test_many_cells_stay_small():
     assert len(html.encode()) < 6_000_000
 
 
+def test_names_cannot_break_out_of_the_page():
+    pytest.importorskip("plotly")
+    evil = "</script><script>alert(1)</script>"
+    study = imagined({("d", "a"): [0.5, 0.6, 0.7], ("d", evil): [0.4, 0.6, 0.6]}, "a")
+    html = render(study, score(study), hit(study), Measurements({}, [], {}))
+    assert "<script>alert" not in html
+    assert evil in words(read(html))
+
+
 @pytest.mark.parametrize("name", ["jinja2", "plotly"])
 def test_without_its_libraries_there_is_advice_and_a_table(folder, tmp_path, monkeypatch, name):
     copy = shutil.copytree(folder, tmp_path / "study", ignore=shutil.ignore_patterns("report.html"))
