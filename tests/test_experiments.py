@@ -48,6 +48,7 @@ def test_the_readme_of_published_figures_has_every_row_and_its_band():
         "exponential_lr",
         "oversmoothing",
         "gnn_speed",
+        "interval_coverage",
         pytest.param("sampler_accuracy", marks=pytest.mark.slow),
         pytest.param("time_to_target", marks=pytest.mark.slow),
         pytest.param("deep_histories", marks=pytest.mark.slow),
