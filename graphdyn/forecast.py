@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,9 @@ def _calibrate(config: Config, trainer: Trainer) -> float:
         short = briefly(config, Path(folder) / "run", steps=_STEPS, seconds=_SECONDS)
         summary = trainer.train(short)
         rows = read_table(short.folder).to_pylist()
-    return _extrapolate(config, summary, [r for r in rows if r["group"] == "step"])
+    return _extrapolate(
+        config, summary, [r for r in rows if (r["name"], r["group"]) == ("loss", "step")]
+    )
 
 
 def _extrapolate(config: Config, summary: dict[str, Any], rows: list[dict[str, Any]]) -> float:
@@ -114,6 +115,6 @@ def _extrapolate(config: Config, summary: dict[str, Any], rows: list[dict[str, A
 
 
 def _slope(rows: list[dict[str, Any]], name: str) -> float:
-    """The median step's; the first one is still warming up."""
+    """The mean step's, since steps may alternate; the first one is still warming up."""
     values = [row[name] for row in rows]
-    return statistics.median(b - a for a, b in pairwise(values)) if values[1:] else values[0]
+    return (values[-1] - values[0]) / (len(values) - 1) if values[1:] else values[0]
