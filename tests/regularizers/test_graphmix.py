@@ -21,6 +21,7 @@ from graphdyn.presets import Method, method
 from graphdyn.regularizers import REGULARIZERS, GraphMix, build
 from graphdyn.regularizers.unlabelled import Counts
 from graphdyn.samplers import Full
+from graphdyn.step import update
 
 T, K = 0.1, 3
 
@@ -150,7 +151,7 @@ def test_steps_alternate_by_a_coin_and_the_gradient_is_that_of_what_is_taken():
 def test_jointly_all_parts_are_one_step():
     graph, model = small()
     rule = mixing(replace(RECIPE, mode="joint", branch_weight=0.25), graph, model)
-    apart = mixing(RECIPE, graph, model)
+    apart = mixing(replace(RECIPE, branch_weight=0.25), graph, model)  # which alternation ignores
     for batch in steps(graph, model, 4):
         aim = rule(model, batch, node_loss, hidden=False)
         every = apart.every(model, batch, node_loss)
@@ -308,6 +309,44 @@ def test_a_second_stream_brings_the_other_nodes_with_exact_predictions(name):
         seen.append(drawn.ids)
     epoch = torch.cat(seen[: stream.plans.num_batches])
     assert sorted(epoch.tolist()) == [1, 3, 5, 7, 8, 10]
+
+
+def test_there_may_be_fewer_other_nodes_than_a_batch_has():
+    graph, model = small()
+    most = replace(graph, split=replace(graph.split, train=torch.arange(9)))
+    rule = mixing(RECIPE, most, model, method(sampler="neighbor", fanouts=-1, batch_size=9))
+    batch = full_batch(most, model.propagation, key=Key(5))
+    assert sorted(rule.unlabelled(batch, rule.spent).ids.tolist()) == [9, 10, 11]
+
+
+class Spy(Memory):
+    """Says which verbs were called."""
+
+    def __init__(self):
+        self.heard = []
+
+    def pull(self, batch):
+        self.heard.append("pull")
+        return batch
+
+    def watch(self, output):
+        self.heard.append("watch")
+
+    def correct(self, batch):
+        self.heard.append("correct")
+
+    def push(self, batch, output):
+        self.heard.append("push")
+
+
+def test_memories_take_part_in_steps_that_run_the_model_on_the_batch():
+    graph, model = small()
+    rule, spy = mixing(RECIPE, graph, model), Spy()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    for batch in steps(graph, model):
+        spy.heard.clear()
+        update(model, batch, optimizer, memory=spy, objective=rule)
+        assert spy.heard == (["pull", "watch", "correct", "push"] if rule.runs(batch) else [])
 
 
 def test_what_is_used_beside_batches_is_counted():
