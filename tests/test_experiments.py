@@ -41,6 +41,7 @@ def test_the_readme_of_published_figures_has_every_row_and_its_band():
 @pytest.mark.parametrize(
     "name",
     [
+        "protocol",
         "arxiv_full_batch",
         "sampler_bias",
         "gradient_error",
