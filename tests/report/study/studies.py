@@ -124,8 +124,8 @@ def _write_run(place, truth, dataset, method, seed):
         clock = Clock(seed, step, epoch, step * seconds * slow, step * edges, step * size)
         value = truth.curve(dataset, method, seed, step)
         for part in ("train", "valid", "test"):
-            record.add(clock, Metric("accuracy", part, value))
             record.add(clock, Metric("loss", part, 1 - value))
+            record.add(clock, Metric("accuracy", part, value))
         if truth.instruments:
             _measure(record, clock, truth, method)
     record.add(clock, Event("rate_fit invalid", "5 losses were noted; a fit takes 16."))
