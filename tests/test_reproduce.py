@@ -162,6 +162,12 @@ def test_a_result_says_what_was_measured_and_how():
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
+def test_the_mean_is_judged_as_it_is_printed():
+    row = Row(TOY, "81.5", "somebody", (81.01, 82.0))
+    result = judge(row, Terms(), summary([0.810051, 0.810053]))
+    assert (result["mean"], result["verdict"]) == (81.01, "inside")
+
+
 def test_fewer_seeds_are_said_and_lie_apart():
     row, terms = Row(TOY, "81.5", "somebody", (81.0, 82.0)), Terms(seeds=2)
     assert judge(row, terms, summary([0.8, 0.82]))["run"] == "2 of 3 seeds"
@@ -177,6 +183,8 @@ def test_a_tiny_run_is_not_judged():
     result = judge(row, terms, summary([0.8, 0.82]), other)
     assert result["verdict"] == result["gain"]["verdict"] == "not judged"
     assert terms.key("x", row) == "x-tiny"
+    config = terms.config("x", replace(row, config=replace(TOY, layers=64)))
+    assert (config.seeds, config.epochs, config.layers) == (2, 3, 4)
 
 
 @pytest.mark.parametrize("differs", [{"seeds": (1, 2)}, {"split": ("random-seed1",)}])
@@ -214,6 +222,7 @@ def test_rows_run_resume_and_are_noted_although_one_has_no_data(toys, tmp_path, 
     results = reproduce(["toy-absent", "toy-deep"], terms, told=told.append)
     assert [line.split(":")[0] for line in told] == ["toy-absent"]
     assert "download it by hand" in told[0]
+    assert str(terms.data_root) in told[0]
     assert list(results) == ["toy", "toy-deep"]
     assert results["toy"]["verdict"] == "inside"
     assert results["toy-deep"]["gain"]["verdict"] == "inside"
