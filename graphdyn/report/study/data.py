@@ -158,12 +158,15 @@ def read_study(folder: Path) -> Study:
 def method_names(labels: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
     """Data set and method of each cell: the values of the labels that vary, joined.
 
-    A bare number or switch says nothing alone, so it stands behind the name of its label. Cells that labels do
-    not tell apart keep their own names.
+    A bare number or switch says nothing alone, so it stands behind the name of its label. A label
+    that the name of a bundle decides (its model) adds nothing. Cells that labels do not tell apart keep
+    their own names.
     """
     every = list(labels.values())
     keys = list(dict.fromkeys(k for own in every for k in own if k != "dataset"))
     varying = [k for k in keys if len({json.dumps(own.get(k)) for own in every}) > 1]
+    varying = [k for k in varying if k == "method" or not _told_by_method(k, every)]
+    varying.sort(key=lambda k: k != "method")
     shown = varying or [k for k in ("model", "sampler") if k in keys]
     found = {
         name: (
@@ -175,6 +178,12 @@ def method_names(labels: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str
     if len(set(found.values())) < len(found):
         return {name: (dataset, name) for name, (dataset, _) in found.items()}
     return found
+
+
+def _told_by_method(key: str, every: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether cells of one named bundle never differ in a label."""
+    pairs = {(json.dumps(own.get("method")), json.dumps(own.get(key))) for own in every}
+    return all("method" in own for own in every) and len(pairs) == len({m for m, _ in pairs})
 
 
 def _word(key: str, value: Any, keys: Sequence[str]) -> str:

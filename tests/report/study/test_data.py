@@ -112,6 +112,18 @@ def test_folders_without_a_study(tmp_path):
             ],
             [("cora", "gcn · full"), ("pubmed", "gcn · full")],
         ),
+        (  # a bundle's model adds nothing; what varies within a bundle does, behind it
+            [
+                {"dataset": "cora", "model": "gcn", "norm": "none", "method": "plain"},
+                {"dataset": "cora", "model": "gcn", "norm": "batch", "method": "plain"},
+                {"dataset": "cora", "model": "gat", "norm": "none", "method": "attention"},
+            ],
+            [
+                ("cora", "plain · norm none"),
+                ("cora", "plain · norm batch"),
+                ("cora", "attention · norm none"),
+            ],
+        ),
         (  # labels that do not tell cells apart: their own names
             [{"dataset": "cora", "model": "gcn"}, {"dataset": "cora", "model": "gcn"}],
             [("cora", "0"), ("cora", "1")],
