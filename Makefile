@@ -17,7 +17,7 @@ PYG = $(if $(PYG_PYTHON),--pyg-python $(PYG_PYTHON))
 FEATURES = $(if $(filter csbm,$(DATASET)),raw,row)
 TRAIN = $(BIN)/graphdyn train --dataset $(DATASET) --model gcn --features $(FEATURES) --seeds $(SEEDS) --threads 1
 
-.PHONY: help demo test test-slow test-browser lint format bench validity clean
+.PHONY: help demo study test test-slow test-browser lint format bench validity clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -30,6 +30,9 @@ demo: $(VENV)/installed  ## train GCN with and without batch norm: a table, run 
 	$(TRAIN) --norm none --out $(DEMO)/gcn
 	$(TRAIN) --norm batch --out $(DEMO)/gcn-batch-norm
 	$(BIN)/graphdyn report $(DEMO)/gcn $(DEMO)/gcn-batch-norm --png $(DEMO)/curves.png
+
+study: $(VENV)/installed  ## a tiny study, the whole path without data: runs/tiny/report.html
+	$(BIN)/graphdyn study --tiny --workers 1
 
 test: $(VENV)/installed  ## all quick tests
 	$(BIN)/pytest -n 2

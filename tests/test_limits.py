@@ -177,6 +177,14 @@ def test_progress_counts_steps_where_they_are_known():
     assert (unknown.total, unknown.done(at)) == (1000, 250)
 
 
+def test_of_several_limits_the_nearest_says_when_to_evaluate():
+    limits = Limits.of(Config(max_steps=10, max_edges=100, evaluations=10), 5)
+    assert limits.marks(SeedState(0, step=7, edges=20)) == 7
+    assert limits.marks(SeedState(0, step=2, edges=99)) == 9
+    assert limits.due(SeedState(0, step=7, edges=20, marks=6))
+    assert not limits.due(SeedState(0, step=7, edges=20, marks=7))
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
