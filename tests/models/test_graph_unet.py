@@ -102,11 +102,16 @@ def test_it_equals_dense_algebra(setting, kind):
     cases.close(model(cases.whole(graph, model)).logits, torch.from_numpy(expected))
 
 
-def test_edge_weights_count_in_every_level():
+def heavy():
+    """The undirected graph with weights on its edges."""
     graph = cases.tiny("undirected")
     weight = cases.seeded(graph.num_edges).abs().float() + 0.1
     fields = {"x": graph.x, "y": graph.y, "split": graph.split, "num_classes": 3}
-    weighted = gd.Graph.from_edge_index(graph.edge_index, 12, edge_weight=weight, **fields)
+    return gd.Graph.from_edge_index(graph.edge_index, 12, edge_weight=weight, **fields)
+
+
+def test_edge_weights_count_in_every_level():
+    graph, weighted = cases.tiny("undirected"), heavy()
     model = unet(**SETTINGS["paper"])
     expected = dense_unet(model, dense_matrix(weighted), graph.x.numpy())
     cases.close(model(cases.whole(weighted, model)).logits, torch.from_numpy(expected))
@@ -174,8 +179,9 @@ def test_the_last_entry_serves_all_levels_after_it(pool):
 
 
 @pytest.mark.parametrize("keep", [[0, 2, 3, 7, 9, 11], [4], list(range(12))])
-def test_walks_matrix_products_and_dense_algebra_agree(keep, monkeypatch):
-    graph, rows = cases.tiny("parallel"), torch.tensor(keep)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_walks_matrix_products_and_dense_algebra_agree(weighted, keep, monkeypatch):
+    graph, rows = heavy() if weighted else cases.tiny("parallel"), torch.tensor(keep)
     level = Level(graph.adjacency(models.GraphUNet.propagation), None, 12)
     expected = coarse(dense_matrix(graph), np.array(keep))
     found = [level.pooled(rows).matrix]
@@ -184,7 +190,12 @@ def test_walks_matrix_products_and_dense_algebra_agree(keep, monkeypatch):
     monkeypatch.setattr("graphdyn.models.graph_pool._squared", by_walks)
     found.append(level.pooled(rows).matrix)
     for matrix in found:
-        assert np.array_equal(matrix.to_dense(torch.float64).numpy(), expected)
+        dense = matrix.to_dense(torch.float64).numpy()
+        assert (
+            np.allclose(dense, expected, rtol=1e-12)
+            if weighted
+            else np.array_equal(dense, expected)
+        )
         assert torch.equal(matrix.csc.indices, found[0].csc.indices)
         assert matrix.csc.num_edges == np.count_nonzero(expected)
 
@@ -224,9 +235,10 @@ def test_nodes_of_every_level_have_their_numbers_in_the_graph():
     assert torch.equal(deep.block.node_id, deep.ids)
 
 
-def test_dropout_is_a_function_of_the_key():
+@pytest.mark.parametrize("site", ["dropout", "edge_dropout", "input_dropout"])
+def test_dropout_is_a_function_of_the_key(site):
     graph = cases.tiny("undirected")
-    model = unet(layers=2, dropout=0.4, edge_dropout=0.5, input_dropout=0.3)
+    model = unet(layers=2, **{site: 0.5})
     one, again, other = (model(cases.whole(graph, model, key=Key(k))).logits for k in (1, 1, 2))
     assert torch.equal(one, again)
     assert not torch.allclose(one, other)
@@ -297,6 +309,10 @@ def test_a_batch_of_a_part_is_refused():
     graph, model = cases.tiny(), unet()
     with pytest.raises(InputError, match="this batch is a part of it"):
         model(cases.expanded_batch(graph, model, [0, 2]))
+    whole = cases.whole(graph, model)
+    subgraph = replace(whole.blocks[0], node_id=torch.arange(20, 32))
+    with pytest.raises(InputError, match="this batch is a part of it"):
+        model(replace(whole, blocks=(subgraph,)))
 
 
 def test_it_cannot_be_evaluated_layer_by_layer():
