@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from graphdyn.grid import Study
 from graphdyn.reproduce import rows
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -62,3 +63,17 @@ def test_it_runs(name, data_root, tmp_path):
     environment = {**os.environ, "GRAPHDYN_DATA": str(data_root)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EXPERIMENTS.glob("*/study.toml")), ids=lambda p: p.parent.name
+)
+def test_a_kept_study_can_be_read_and_says_its_verdict(path):
+    study = Study.from_toml(path)
+    cells = study.expand()
+    assert study.reference(cells) is not None
+    text = (path.parent / "README.md").read_text()
+    assert text.startswith("# ")
+    assert text.splitlines()[0].endswith("?")
+    assert f"graphdyn study experiments/{path.parent.name}/study.toml" in text
+    assert "**Verdict" in text
