@@ -249,6 +249,7 @@ def started(folder, runs):
     raise AssertionError("the study did not get under way")
 
 
+@pytest.mark.slow
 def test_killed_with_nine_parent_then_worker_no_run_is_lost_or_doubled(tmp_path):
     (tmp_path / "killed.toml").write_text(SPEC)
     folder = tmp_path / "study"
@@ -386,7 +387,8 @@ def test_runs_of_one_process_share_the_graph_and_nothing_that_was_made_of_it():
     second = graphs.get(Config(**BASE, lr=0.5), cpu)
     assert second.x is first.x
     assert second.adjacency(gd.Propagation()) is not matrix
-    assert graphs.get(Config(**BASE, features="row"), cpu).x is not first.x
+    other = Config(**BASE, split="random-20x500x1000-seed1")
+    assert graphs.get(other, cpu).x is not first.x
 
 
 def test_the_forecast_extrapolates_counts(tmp_path):
