@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -76,6 +76,7 @@ def fetch(url: str, target: Path, sha256: str | None = None) -> None:
         DataError: If the digest differs; the wrong file is removed.
         OSError: If the address cannot be reached or the disk not written.
     """
+    missing = [f for f in (target.parent, *target.parent.parents) if not f.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     with part.open("ab") as out, _alone(out.fileno()):
@@ -91,11 +92,19 @@ def fetch(url: str, target: Path, sha256: str | None = None) -> None:
                 if attempt == ATTEMPTS - 1 or not _worth_retrying(error):
                     if os.path.getsize(part) == 0:
                         part.unlink()
+                        _remove_empty(missing)
                     raise error if isinstance(error, OSError) else OSError(repr(error)) from error
                 time.sleep(0.5 * 2**attempt)
         out.flush()
         check_digest(part, sha256, url)
         part.replace(target)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Those that nothing came to lie in, deepest first."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def check_digest(path: Path, sha256: str | None, origin: str) -> None:

@@ -177,6 +177,7 @@ def test_an_unreachable_address_is_named_with_the_place_to_put_the_file(tmp_path
         with pytest.raises(DataError, match=r"x\.zip could not be downloaded to .*raw/a") as error:
             fetch_all(card, list(card.files), tmp_path)
     assert "Not Found" in str(error.value)
+    assert list(tmp_path.iterdir()) == []  # no empty folder stays behind
 
 
 def test_downloading_can_be_forbidden(tmp_path):
