@@ -149,7 +149,9 @@ def test_canonical_form_survives_json():
     assert Config.from_dict(document) == replace(PYTHON, epochs=200)
     assert Config(layers=9).differences(Config().canonical()) == ["layers: 2 -> 9"]
     # Written before there was such a field: it has the default.
-    assert Config(max_steps=7).differences({"layers": 2, "epochs": None}) == ["max_steps: None -> 7"]
+    assert Config(max_steps=7).differences({"layers": 2, "epochs": None}) == [
+        "max_steps: None -> 7"
+    ]
     assert Config().differences({}) == []
 
 
