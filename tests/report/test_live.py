@@ -465,6 +465,7 @@ def pty(words, size=(60, 24), until=None, keys=b"\x03", **environment):
     if not pid:
         kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
         own = {**kept, "TERM": "xterm-256color", **environment}
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # background jobs inherit that it is ignored
         os.execve(sys.executable, [*COMMAND, *words], own)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     out, deadline = b"", time.monotonic() + 60
@@ -480,6 +481,8 @@ def pty(words, size=(60, 24), until=None, keys=b"\x03", **environment):
         if until is not None and until in out:
             os.write(terminal, keys)
             until = None
+    else:
+        os.kill(pid, signal.SIGKILL)  # a test fails, it does not hang
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     return out.decode(), os.waitstatus_to_exitcode(status)
